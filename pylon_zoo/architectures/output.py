@@ -1,0 +1,137 @@
+"""The one contract: what every model of the zoo takes and returns."""
+
+from __future__ import annotations
+
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pylon_zoo.architectures.encoder import Encoder
+from pylon_zoo.architectures.layers import init_head
+from pylon_zoo.architectures.pooling import create_pooling
+from pylon_zoo.errors import InvalidInputError, InvalidOptionError
+from pylon_zoo.spec import ModelSpec
+
+__all__ = ["MIN_SIZE", "LocalizationModel", "LocalizationOutput"]
+
+#: Smallest side, in pixels, of an image that a model accepts: two cells at stride 32.
+MIN_SIZE = 64
+
+
+class LocalizationOutput(NamedTuple):
+    """What a model returns.
+
+    Attributes:
+        logits: (B, K), raw scores of the image; a sigmoid makes them probabilities.
+        maps: (B, K, h, w), raw scores of each place, float32 at least; ``logits`` are pooled
+            from them.
+    """
+
+    logits: Tensor
+    maps: Tensor
+
+
+class LocalizationModel(nn.Module):
+    """An encoder, a decoder that ends in class maps, and a pooling that makes logits of them.
+
+    A subclass builds its decoder in its constructor, calls :meth:`_finish` last, and says in
+    :meth:`decode` how features become the input of ``self.head``.
+
+    Attributes:
+        map_stride: pixels of the input between two neighbouring cells of a map.
+        spec: set by :func:`pylon_zoo.create_model`: classes, preprocessing and options.
+    """
+
+    architecture: ClassVar[str]
+    map_stride: int
+    spec: ModelSpec
+
+    encoder: Encoder
+    head: nn.Conv2d
+    pooling: nn.Module
+
+    def _finish(self, head: nn.Conv2d, pooling: str) -> None:
+        init_head(head)
+        self.head = head
+        self.pooling = create_pooling(pooling)
+
+    def decode(self, features: dict[int, Tensor]) -> Tensor:
+        """Features by stride -> (B, D, h, w), the input of the head."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> LocalizationOutput:
+        """Class maps and logits of a batch.
+
+        Args:
+            images: (B, C, H, W), floating point, preprocessed (see
+                :func:`pylon_zoo.create_transform`); B >= 1, H and W >= 64.
+
+        Raises:
+            InvalidInputError: shape or dtype do not fit. Values are not looked at here, since
+                that would stall a GPU: :func:`pylon_zoo.get_cam` refuses NaN and infinity.
+        """
+        if not torch.compiler.is_compiling():
+            check_images(images, self.encoder.in_chans)
+        maps = self.head(self.decode(self.encoder(images)))
+        # Under autocast the maps are 16 bit, in which neighbouring cells round to the same value
+        # and the maximum is lost; float64 stays float64.
+        maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
+        return LocalizationOutput(self.pooling(maps), maps)
+
+    def reset_classifier(
+        self, num_classes: int, class_names: tuple[str, ...] | None = None
+    ) -> None:
+        """Replace the head by a freshly initialized one for ``num_classes`` classes.
+
+        Raises:
+            InvalidOptionError: ``num_classes`` is not positive or does not fit ``class_names``.
+        """
+        if num_classes < 1:
+            raise InvalidOptionError(f"num_classes must be at least 1; got {num_classes}.")
+        old = self.head
+        head = nn.Conv2d(
+            old.in_channels,
+            num_classes,
+            kernel_size=old.kernel_size,  # type: ignore[arg-type]
+            padding=old.padding,  # type: ignore[arg-type]
+            device=old.weight.device,
+            dtype=old.weight.dtype,
+        )
+        if hasattr(self, "spec"):
+            self.spec = self.spec.with_classes(num_classes, class_names)
+        init_head(head)
+        self.head = head.train(old.training)
+
+    @property
+    def num_classes(self) -> int:
+        """K, the number of maps and logits."""
+        return self.head.out_channels
+
+
+def check_images(images: Tensor, in_chans: int) -> None:
+    """Raise :class:`InvalidInputError` unless ``images`` is a float (B, C, H, W) that fits."""
+    shape = tuple(images.shape)
+    if images.ndim != 4:
+        raise InvalidInputError(
+            f"A model takes a batch of shape (B, C, H, W); got shape {shape}. "
+            + ("For a single image, add the batch with images[None]." if images.ndim == 3 else "")
+        )
+    if shape[0] == 0:
+        raise InvalidInputError(f"The batch is empty: shape {shape}. Give at least one image.")
+    if shape[1] != in_chans:
+        raise InvalidInputError(
+            f"This model takes {in_chans} channel(s); got {shape[1]} (shape {shape}). "
+            f"pylon_zoo.create_transform(model) converts gray and RGB images, or create the model "
+            f"with in_chans={shape[1]}."
+        )
+    if min(shape[2:]) < MIN_SIZE:
+        raise InvalidInputError(
+            f"Images must be at least {MIN_SIZE} px on each side; got {shape[2]} x {shape[3]} "
+            f"(height x width). Resize them, e.g. with pylon_zoo.create_transform(model)."
+        )
+    if not images.dtype.is_floating_point:
+        raise InvalidInputError(
+            f"Images must be floating point and normalized; got {images.dtype}. "
+            f"pylon_zoo.create_transform(model) makes such a tensor from an 8- or 16-bit image."
+        )

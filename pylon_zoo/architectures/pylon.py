@@ -1,0 +1,135 @@
+"""PYLON: a pyramid localization network (Preechakul et al., arXiv 2010.11475; iScience 2022)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pylon_zoo.architectures.encoder import Encoder
+from pylon_zoo.architectures.layers import ConvBNReLU, init_decoder, resize_like
+from pylon_zoo.architectures.output import LocalizationModel
+from pylon_zoo.errors import InvalidOptionError
+
+__all__ = ["PYLON", "PyramidAttention", "UpBlock"]
+
+
+class PyramidAttention(nn.Module):
+    """Weighs the deepest features by a one-channel map gathered over three coarser scales.
+
+    The paper's figure 3: PAN's feature pyramid attention without its global average pooling.
+    """
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.mid = ConvBNReLU(in_channels, channels, 1)
+        self.down1 = ConvBNReLU(in_channels, 1, 7)  # stride 64
+        self.down2 = ConvBNReLU(1, 1, 5)  # stride 128
+        self.down3 = ConvBNReLU(1, 1, 3)  # stride 256
+        self.up3 = ConvBNReLU(1, 1, 3)
+        self.up2 = ConvBNReLU(1, 1, 5)
+        self.up1 = ConvBNReLU(1, 1, 7)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, in_channels, h, w) -> (B, channels, h, w)."""
+        # ceil_mode: an odd side keeps its last row, and a side of one cell stays one cell, so
+        # that any image of 64 px or more gets through; on even sides nothing changes.
+        at_64 = self.down1(F.max_pool2d(features, 2, ceil_mode=True))
+        at_128 = self.down2(F.max_pool2d(at_64, 2, ceil_mode=True))
+        at_256 = self.down3(F.max_pool2d(at_128, 2, ceil_mode=True))
+        up = resize_like(self.up3(at_256), at_128)
+        up = resize_like(self.up2(at_128) + up, at_64)
+        up = resize_like(self.up1(at_64) + up, features)
+        mid: Tensor = self.mid(features)
+        return mid * up
+
+
+class UpBlock(nn.Module):
+    """Adds an encoder feature, brought to ``channels``, to the upsampled decoder feature."""
+
+    def __init__(self, skip_channels: int, channels: int, layers: int, kernel_size: int) -> None:
+        super().__init__()
+        self.skip = nn.Sequential(
+            *(ConvBNReLU(skip_channels, skip_channels, kernel_size) for _ in range(layers - 1)),
+            ConvBNReLU(skip_channels, channels, kernel_size),
+        )
+
+    def forward(self, below: Tensor, skip: Tensor) -> Tensor:
+        """(B, channels, h, w), (B, skip_channels, 2h, 2w) -> (B, channels, 2h, 2w)."""
+        return resize_like(below, skip) + self.skip(skip)
+
+
+class PYLON(LocalizationModel):
+    """High-resolution class maps from image-level labels alone.
+
+    Maps have stride 4 with the default ``num_up=3``: a 256-px image gives 64 x 64 cells.
+    """
+
+    architecture = "pylon"
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        num_classes: int,
+        decoder_channels: int = 128,
+        pyramid_attention: bool = True,
+        num_up: int = 3,
+        up_layers: int = 2,
+        up_kernel_size: int = 1,
+        head_kernel_size: int = 1,
+        pooling: str = "max",
+    ) -> None:
+        """Build the network.
+
+        Args:
+            encoder: features at strides 4, 8, 16 and 32.
+            num_classes: K.
+            decoder_channels: D, the width of the decoder.
+            pyramid_attention: False replaces it by a plain 1 x 1 convolution (an ablation).
+            num_up: 0 to 3 up blocks; the maps have stride 32, 16, 8 or 4.
+            up_layers: 1 or 2 convolutions on each skip connection.
+            up_kernel_size: their kernel size, odd.
+            head_kernel_size: the head's kernel size, odd.
+            pooling: what makes logits of the maps; the paper takes ``"max"``.
+
+        Raises:
+            InvalidOptionError: an option is out of its range.
+        """
+        super().__init__()
+        if num_up not in range(4):
+            raise InvalidOptionError(f"num_up must be 0, 1, 2 or 3; got {num_up!r}.")
+        if up_layers not in (1, 2):
+            raise InvalidOptionError(f"up_layers must be 1 or 2; got {up_layers!r}.")
+        for option, value in (("up", up_kernel_size), ("head", head_kernel_size)):
+            if value < 1 or value % 2 == 0:
+                raise InvalidOptionError(f"{option}_kernel_size must be odd; got {value!r}.")
+        if decoder_channels < 1:
+            raise InvalidOptionError(
+                f"decoder_channels must be positive; got {decoder_channels!r}."
+            )
+
+        self.encoder = encoder
+        self.attention = (
+            PyramidAttention(encoder.channels[32], decoder_channels)
+            if pyramid_attention
+            else ConvBNReLU(encoder.channels[32], decoder_channels, 1)
+        )
+        self.skip_strides = (16, 8, 4)[:num_up]
+        self.ups = nn.ModuleList(
+            UpBlock(encoder.channels[stride], decoder_channels, up_layers, up_kernel_size)
+            for stride in self.skip_strides
+        )
+        self.map_stride = 32 >> num_up
+        init_decoder(self.attention)
+        init_decoder(self.ups)
+        padding = head_kernel_size // 2
+        self._finish(
+            nn.Conv2d(decoder_channels, num_classes, head_kernel_size, padding=padding), pooling
+        )
+
+    def decode(self, features: dict[int, Tensor]) -> Tensor:
+        """Features by stride -> (B, D, h, w) at ``map_stride``."""
+        decoded: Tensor = self.attention(features[32])
+        for stride, up in zip(self.skip_strides, self.ups, strict=True):
+            decoded = up(decoded, features[stride])
+        return decoded
