@@ -1,1 +1,17 @@
-""""""
+"""Images, labels and boxes; never sees a model."""
+
+from pylon_zoo.data.bccd import BCCD
+from pylon_zoo.data.phantom import Phantom
+from pylon_zoo.data.readers import find_images, read_image
+from pylon_zoo.data.sample import LocalizationDataset, Sample
+from pylon_zoo.data.tiles import Tiles
+
+__all__ = [
+    "BCCD",
+    "LocalizationDataset",
+    "Phantom",
+    "Sample",
+    "Tiles",
+    "find_images",
+    "read_image",
+]
