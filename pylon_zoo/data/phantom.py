@@ -106,7 +106,10 @@ class _Canvas:
             self.image += 0.1 * np.exp(-((line / 0.014) ** 2)) * inside
         # Heart and the vessels above it.
         self.heart = (self.center + 0.05 * heart_scale, top + height * 0.78)
-        self.heart_radii = (u(0.115, 0.125) * heart_scale, u(0.125, 0.145) * (0.5 + heart_scale / 2))
+        self.heart_radii = (
+            u(0.115, 0.125) * heart_scale,
+            u(0.125, 0.145) * (0.5 + heart_scale / 2),
+        )
         heart = self.ellipse(*self.heart, *self.heart_radii)
         self.heart_mask = heart < 1
         shade = np.maximum(
@@ -180,7 +183,11 @@ class _Canvas:
         cx, cy, rx, ry = self.lung_shapes[which]
         depth = self.rng.uniform(0.16, 0.3)
         inner = self.ellipse(
-            cx - (1 if which else -1) * depth * rx * 0.5, cy + depth * ry, rx, ry * (1 - depth * 0.3), 2.4
+            cx - (1 if which else -1) * depth * rx * 0.5,
+            cy + depth * ry,
+            rx,
+            ry * (1 - depth * 0.3),
+            2.4,
         )
         lung = self.lungs[which] * _smoothstep((cy + 0.2 * ry - self.y) / 0.08)
         air = _smoothstep((inner - 0.97) / 0.05) * lung

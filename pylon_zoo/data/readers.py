@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pylon_zoo.errors import ImageReadError
 
-__all__ = ["IMAGE_SUFFIXES", "find_images", "read_image"]
+__all__ = ["IMAGE_SUFFIXES", "find_images", "image_to_tensor", "read_image"]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 #: A larger image is more likely a decompression bomb than a radiograph.
@@ -38,7 +38,7 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
                     f"that are read; reduce the image first."
                 )
             image.load()
-            return _to_tensor(ImageOps.exif_transpose(image))
+            return image_to_tensor(ImageOps.exif_transpose(image))
     except ImageReadError:
         raise
     except FileNotFoundError:
@@ -54,7 +54,8 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
         raise ImageReadError(f"{path}: the image is damaged or truncated ({error}).") from error
 
 
-def _to_tensor(image: Image.Image) -> Tensor:
+def image_to_tensor(image: Image.Image) -> Tensor:
+    """Pixels of an opened image, as :func:`read_image` returns them."""
     if image.mode.startswith("I;16"):
         return torch.from_numpy(np.array(image, dtype=np.uint16))[None]
     if image.mode in ("I", "F"):

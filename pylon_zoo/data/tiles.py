@@ -73,6 +73,7 @@ class Tiles:
         *,
         positions: str = "grid",
         min_visible: float = 0.5,
+        length: int | None = None,
         seed: int = 0,
     ) -> None:
         """Lay out the tiles.
@@ -82,12 +83,14 @@ class Tiles:
             size: side of a tile in pixels.
             positions: ``"grid"`` or ``"random"``.
             min_visible: part of a box's area that must be inside for it to count.
+            length: what ``len`` says of random tiles; None means one an image.
             seed: of the random places.
         """
         self.dataset = dataset
         self.size = size
         self.positions = positions
         self.min_visible = min_visible
+        self.length = len(dataset) if length is None else length
         self.seed = seed
         self._grid: list[tuple[int, int, int]] = []
         if positions == "grid":
@@ -105,7 +108,7 @@ class Tiles:
         return self.dataset.class_names
 
     def __len__(self) -> int:
-        return len(self._grid) if self.positions == "grid" else len(self.dataset)
+        return len(self._grid) if self.positions == "grid" else self.length
 
     def __getitem__(self, index: int) -> Sample:
         if self.positions == "grid":
