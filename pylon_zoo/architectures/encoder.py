@@ -21,6 +21,7 @@ class Encoder(nn.Module):
     Attributes:
         name: the timm model's name, without a pretrained tag.
         in_chans: channels of an input image.
+        img_size: (H, W) that the parameters were made for, or None for any size.
         channels: channels by stride, e.g. ``{2: 64, 4: 256, 8: 512, 16: 1024, 32: 2048}``.
     """
 
@@ -78,6 +79,7 @@ class Encoder(nn.Module):
                 f"timm cannot build {full_name!r} as a feature extractor{what}: {error}"
             ) from error
         self.name = name
+        self.img_size = (img_size, img_size) if isinstance(img_size, int) else img_size
         self.in_chans = in_chans
 
         reductions: list[int] = self.model.feature_info.reduction()

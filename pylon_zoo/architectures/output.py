@@ -39,7 +39,7 @@ class LocalizationModel(nn.Module):
     :meth:`decode` how features become the input of ``self.head``.
 
     Attributes:
-        map_stride: pixels of the input between two neighbouring cells of a map.
+        map_stride: stride of the features that the maps lie on.
         spec: set by :func:`pylon_zoo.create_model`: classes, preprocessing and options.
     """
 
@@ -59,6 +59,10 @@ class LocalizationModel(nn.Module):
     def decode(self, features: dict[int, Tensor]) -> Tensor:
         """Features by stride -> (B, D, h, w), the input of the head."""
         raise NotImplementedError
+
+    def map_step(self, cells: int, pixels: int) -> float:
+        """Pixels between neighbouring cells along a side of ``cells`` for ``pixels`` of image."""
+        return float(self.map_stride)
 
     def forward(self, images: Tensor) -> LocalizationOutput:
         """Class maps and logits of a batch.

@@ -1,1 +1,23 @@
-""""""
+"""Images, labels and boxes; never sees a model."""
+
+from pylon_zoo.data.bccd import BCCD
+from pylon_zoo.data.cached import Cached
+from pylon_zoo.data.phantom import Phantom
+from pylon_zoo.data.readers import find_images, read_image
+from pylon_zoo.data.sample import LocalizationDataset, Sample
+from pylon_zoo.data.tasks import TASKS, Task, open_task
+from pylon_zoo.data.tiles import Tiles
+
+__all__ = [
+    "BCCD",
+    "TASKS",
+    "Cached",
+    "LocalizationDataset",
+    "Phantom",
+    "Sample",
+    "Task",
+    "Tiles",
+    "find_images",
+    "open_task",
+    "read_image",
+]

@@ -1,1 +1,14 @@
-""""""
+"""From class maps to places and pictures."""
+
+from pylon_zoo.heatmaps.alignment import ALIGNMENTS, receptive_field_offset, resize_maps
+from pylon_zoo.heatmaps.cam import get_cam
+from pylon_zoo.heatmaps.peaks import Peaks, find_peaks
+
+__all__ = [
+    "ALIGNMENTS",
+    "Peaks",
+    "find_peaks",
+    "get_cam",
+    "receptive_field_offset",
+    "resize_maps",
+]

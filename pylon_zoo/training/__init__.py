@@ -1,1 +1,6 @@
-""""""
+"""Training and evaluation, on Accelerate (extra ``train``)."""
+
+from pylon_zoo.training.config import TrainingConfig
+from pylon_zoo.training.loop import TrainingResult, train
+
+__all__ = ["TrainingConfig", "TrainingResult", "train"]

@@ -1,0 +1,88 @@
+"""From a file to pixels."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from pylon_zoo.errors import ImageReadError
+
+__all__ = ["IMAGE_SUFFIXES", "find_images", "image_to_tensor", "read_image"]
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+#: A larger image is more likely a decompression bomb than a radiograph.
+MAX_PIXELS = 2**28
+
+
+def read_image(path: str | os.PathLike[str]) -> Tensor:
+    """Read an image file.
+
+    Returns:
+        (C, H, W): uint8, or uint16 for a 16-bit gray file; C is 1 (gray) or 3 (RGB). Transparency
+        is put on black, EXIF rotation is applied.
+
+    Raises:
+        ImageReadError: the file is missing, truncated, too large or no image; names the file.
+    """
+    path = Path(path)
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ImageReadError(
+                    f"{path}: {image.width} x {image.height} px is more than the {MAX_PIXELS} px "
+                    f"that are read; reduce the image first."
+                )
+            image.load()
+            return image_to_tensor(ImageOps.exif_transpose(image))
+    except ImageReadError:
+        raise
+    except FileNotFoundError:
+        raise ImageReadError(f"{path}: there is no such file.") from None
+    except IsADirectoryError:
+        raise ImageReadError(f"{path} is a folder; give an image file.") from None
+    except UnidentifiedImageError:
+        raise ImageReadError(
+            f"{path} is no image that can be read; accepted are {', '.join(IMAGE_SUFFIXES)}."
+        ) from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        # Pillow reports a truncated file by any of these.
+        raise ImageReadError(f"{path}: the image is damaged or truncated ({error}).") from error
+
+
+def image_to_tensor(image: Image.Image) -> Tensor:
+    """Pixels of an opened image, as :func:`read_image` returns them."""
+    if image.mode.startswith("I;16"):
+        return torch.from_numpy(np.array(image, dtype=np.uint16))[None]
+    if image.mode in ("I", "F"):
+        # Pillow opens 16-bit gray PNG in mode "I" in some versions; other ranges are unknown.
+        pixels = np.array(image)
+        if image.mode == "I" and pixels.min() >= 0 and pixels.max() <= 65535:
+            return torch.from_numpy(pixels.astype(np.uint16))[None]
+        raise ValueError(f"32-bit pixels of unknown range (mode {image.mode})")
+    if image.mode in ("1", "L"):
+        return torch.from_numpy(np.array(image.convert("L")))[None]
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba)
+    pixels = np.array(image.convert("RGB"))
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def find_images(folder: str | os.PathLike[str]) -> list[Path]:
+    """All image files below a folder, sorted by path.
+
+    Raises:
+        ImageReadError: there is no such folder, or no image in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ImageReadError(f"{folder}: there is no such folder.")
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    if not paths:
+        raise ImageReadError(f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)}).")
+    return paths

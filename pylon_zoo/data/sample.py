@@ -1,0 +1,92 @@
+"""The one form in which an image and what is known of it travel through the package."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from pylon_zoo.errors import InvalidInputError
+
+__all__ = ["LocalizationDataset", "Sample", "empty_boxes"]
+
+
+def empty_boxes() -> Tensor:
+    """No boxes: a (0, 4) float32 tensor."""
+    return torch.zeros(0, 4)
+
+
+def _no_classes() -> Tensor:
+    return torch.zeros(0, dtype=torch.int64)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image, its image-level labels, and where each finding is.
+
+    Boxes are (x0, y0, x1, y1) in pixels of ``image``, as floats, edges between pixels: a box that
+    covers exactly the top left pixel is (0, 0, 1, 1). A dataset that counts otherwise converts at
+    its door.
+
+    Attributes:
+        image: (C, H, W); uint8 or uint16 over the whole range of the type, or float32 in [0, 1].
+        labels: (K,) float32: 1 present, 0 absent, NaN unknown.
+        boxes: (N, 4) float32.
+        box_classes: (N,) int64, the class of each box.
+        points: (P, 2) float32, (x, y) in pixels.
+        point_classes: (P,) int64, the class of each point.
+        source: the file, or whatever else names the image in an error message.
+        size: (height, width) of the image as it was stored, before any transform.
+        group: what must not straddle splits and is resampled as one, e.g. the patient.
+    """
+
+    image: Tensor
+    labels: Tensor
+    boxes: Tensor = field(default_factory=empty_boxes)
+    box_classes: Tensor = field(default_factory=_no_classes)
+    points: Tensor = field(default_factory=lambda: torch.zeros(0, 2))
+    point_classes: Tensor = field(default_factory=_no_classes)
+    source: str = ""
+    size: tuple[int, int] = (0, 0)
+    group: str = ""
+
+    def __post_init__(self) -> None:
+        if self.image.ndim != 3:
+            raise InvalidInputError(
+                f"{self.source or 'A sample'}: an image is (channels, height, width); "
+                f"got shape {tuple(self.image.shape)}."
+            )
+        if self.boxes.shape != (len(self.box_classes), 4):
+            raise InvalidInputError(
+                f"{self.source or 'A sample'}: boxes of shape {tuple(self.boxes.shape)} with "
+                f"{len(self.box_classes)} classes; boxes are (N, 4) with N classes."
+            )
+        if self.size == (0, 0):
+            object.__setattr__(self, "size", (self.height, self.width))
+
+    @property
+    def height(self) -> int:
+        """Rows of the image as it is now."""
+        return int(self.image.shape[-2])
+
+    @property
+    def width(self) -> int:
+        """Columns of the image as it is now."""
+        return int(self.image.shape[-1])
+
+
+@runtime_checkable
+class LocalizationDataset(Protocol):
+    """What training and evaluation need of a dataset."""
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """K names, in the order of the labels."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...

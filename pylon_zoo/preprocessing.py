@@ -1,0 +1,182 @@
+"""From an image, whatever holds it, to the tensor that a model expects."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Generator, Tensor
+
+from pylon_zoo.data.readers import image_to_tensor, read_image
+from pylon_zoo.data.sample import Sample
+from pylon_zoo.data.transforms import AUGMENTATIONS
+from pylon_zoo.errors import InvalidInputError, unknown_name
+from pylon_zoo.spec import Preprocessing
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pylon_zoo.architectures import LocalizationModel
+
+__all__ = ["Transform", "create_transform", "to_unit_range"]
+
+ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor"
+
+#: ITU-R BT.601 luma, as Pillow's and OpenCV's gray conversions.
+LUMA = (0.299, 0.587, 0.114)
+
+
+def create_transform(
+    model: LocalizationModel | Preprocessing, train: bool = False, augmentation: str = "light"
+) -> Transform:
+    """The transform that makes a model's input.
+
+    Args:
+        model: a model of the zoo, or its preprocessing.
+        train: also change images at random, as ``augmentation`` says.
+        augmentation: ``"light"`` (flip, brightness, contrast), ``"dihedral"`` (and quarter turns)
+            or ``"none"``; used with ``train`` only.
+
+    Returns:
+        A callable that takes a path, a PIL image, an array (H, W) or (H, W, C), or a tensor
+        (C, H, W), and returns a float32 tensor (C, H, W); or takes a :class:`Sample` and returns
+        one, its boxes and points moved along.
+    """
+    preprocessing = model if isinstance(model, Preprocessing) else model.spec.preprocessing
+    return Transform(preprocessing, augmentation if train else "none")
+
+
+class Transform:
+    """Scale to [0, 1], convert channels, augment, resize and normalize."""
+
+    def __init__(self, preprocessing: Preprocessing, augmentation: str = "none") -> None:
+        """See :func:`create_transform`."""
+        if augmentation not in AUGMENTATIONS:
+            raise unknown_name("augmentation", augmentation, AUGMENTATIONS)
+        self.preprocessing = preprocessing
+        self.augmentation = augmentation
+        self._mean = torch.tensor(preprocessing.mean)[:, None, None]
+        self._std = torch.tensor(preprocessing.std)[:, None, None]
+
+    def __repr__(self) -> str:
+        return f"Transform({self.preprocessing}, augmentation={self.augmentation!r})"
+
+    def __call__(self, image: ImageLike | Sample, generator: Generator | None = None) -> Any:
+        """Transform one image.
+
+        Args:
+            image: 8 or 16 bits over the whole range of the type, or floats in [0, 1]; gray or RGB.
+            generator: decides random changes; None takes torch's default one.
+
+        Raises:
+            ImageReadError: the file cannot be read.
+            InvalidInputError: the array's shape, dtype or values are not accepted.
+        """
+        if isinstance(image, Sample):
+            return self._sample(image, generator)
+        if isinstance(image, (str, os.PathLike)):
+            name, tensor = str(image), read_image(image)
+        else:
+            name, tensor = "the image", _as_tensor(image)
+        return self._sample(
+            Sample(image=tensor, labels=torch.zeros(0), source=name), generator
+        ).image
+
+    def _sample(self, sample: Sample, generator: Generator | None) -> Sample:
+        channels = self.preprocessing.input_size[0]
+        image = _match_channels(to_unit_range(sample.image, sample.source), channels, sample.source)
+        sample = replace(sample, image=image)
+        if self.augmentation != "none":
+            generator = torch.default_generator if generator is None else generator
+            sample = AUGMENTATIONS[self.augmentation](sample, generator)
+        if self.preprocessing.resize == "squash":
+            sample = self._resize(sample)
+        return replace(sample, image=(sample.image - self._mean) / self._std)
+
+    def _resize(self, sample: Sample) -> Sample:
+        _, height, width = self.preprocessing.input_size
+        if (sample.height, sample.width) == (height, width):
+            return sample
+        from torchvision.transforms.v2 import InterpolationMode
+        from torchvision.transforms.v2.functional import resize
+
+        image = resize(
+            sample.image,
+            [height, width],
+            interpolation=InterpolationMode(self.preprocessing.interpolation),
+            antialias=True,
+        )
+        scale = torch.tensor([width / sample.width, height / sample.height])
+        return replace(
+            sample,
+            # Bicubic overshoots at sharp edges.
+            image=image.clamp(0, 1),
+            boxes=sample.boxes * scale.repeat(2),
+            points=sample.points * scale,
+        )
+
+
+def _as_tensor(image: Image.Image | NDArray[Any] | Tensor) -> Tensor:
+    if isinstance(image, Image.Image):
+        return image_to_tensor(image)
+    if isinstance(image, np.ndarray):
+        if image.ndim == 2:
+            image = image[None]
+        elif image.ndim == 3 and image.shape[-1] in (1, 3):
+            image = image.transpose(2, 0, 1)
+        else:
+            raise InvalidInputError(
+                f"An array image is (H, W), (H, W, 1) or (H, W, 3); got shape {image.shape}."
+            )
+        try:
+            return torch.from_numpy(np.ascontiguousarray(image))
+        except TypeError as error:
+            raise InvalidInputError(f"Arrays of dtype {image.dtype} are not accepted.") from error
+    if not isinstance(image, Tensor):
+        raise InvalidInputError(
+            f"An image is a path, a PIL image, an array or a tensor; got {type(image).__name__}."
+        )
+    return image[None] if image.ndim == 2 else image
+
+
+def to_unit_range(image: Tensor, source: str = "the image") -> Tensor:
+    """Scale uint8 and uint16 to float32 in [0, 1]; check that floats are there already.
+
+    Raises:
+        InvalidInputError: another dtype, NaN, infinity, or floats outside [0, 1].
+    """
+    if image.dtype == torch.uint8:
+        return image.to(torch.float32) / 255
+    if image.dtype == torch.uint16:
+        return image.to(torch.float32) / 65535
+    if not image.dtype.is_floating_point:
+        raise InvalidInputError(
+            f"{source}: pixels must be uint8, uint16 or floats in [0, 1]; got {image.dtype}."
+        )
+    if not bool(image.isfinite().all()):
+        raise InvalidInputError(f"{source}: pixels must be finite; got NaN or infinity.")
+    low, high = (float(v) for v in image.aminmax())
+    if low < 0 or high > 1:
+        raise InvalidInputError(
+            f"{source}: float pixels must lie in [0, 1]; got {low:g} to {high:g}. Divide by the "
+            f"largest value that the format can hold (255 for 8 bits)."
+        )
+    return image.to(torch.float32)
+
+
+def _match_channels(image: Tensor, channels: int, source: str) -> Tensor:
+    have = image.shape[0]
+    if have == channels:
+        return image
+    if have == 3 and channels == 1:
+        return (image * torch.tensor(LUMA)[:, None, None]).sum(dim=0, keepdim=True)
+    if have == 1:
+        return image.expand(channels, -1, -1)
+    raise InvalidInputError(
+        f"{source} has {have} channels, the model takes {channels}; gray and RGB are converted "
+        f"into each other, anything else is for you to arrange."
+    )
