@@ -39,8 +39,8 @@ class PyramidAttention(nn.Module):
         up = resize_like(self.up3(at_256), at_128)
         up = resize_like(self.up2(at_128) + up, at_64)
         up = resize_like(self.up1(at_64) + up, features)
-        mid: Tensor = self.mid(features)
-        return mid * up
+        out: Tensor = self.mid(features) * up
+        return out
 
 
 class UpBlock(nn.Module):
@@ -55,7 +55,8 @@ class UpBlock(nn.Module):
 
     def forward(self, below: Tensor, skip: Tensor) -> Tensor:
         """(B, channels, h, w), (B, skip_channels, 2h, 2w) -> (B, channels, 2h, 2w)."""
-        return resize_like(below, skip) + self.skip(skip)
+        out: Tensor = resize_like(below, skip) + self.skip(skip)
+        return out
 
 
 class PYLON(LocalizationModel):
