@@ -138,12 +138,12 @@ class _Canvas:
     # One method a finding; each draws it and marks its box.
 
     def nodule(self, kind: int) -> None:
-        """A small round opacity, 2 to 4 % of the side across; one to three of them."""
-        for _ in range(int(self.rng.integers(1, 4))):
+        """A small dense round opacity, 2 to 4 % of the side across; one to four of them."""
+        for _ in range(int(self.rng.integers(1, 5))):
             radius = self.rng.uniform(0.0105, 0.0195)
             cx, cy, _lung = self.lung_point(2 * radius)
             distance = self.ellipse(cx, cy, radius, radius)
-            self.image += self.rng.uniform(0.26, 0.4) * np.sqrt(np.clip(1 - distance**2, 0, 1))
+            self.image += self.rng.uniform(0.36, 0.52) * np.sqrt(np.clip(1 - distance**2, 0, 1))
             # Its own outline, since on a small image it may lie between the pixels' centres.
             corners = (cx - radius, cy - radius, cx + radius, cy + radius)
             self.mark_box(kind, *(corner * self.size for corner in corners))
@@ -177,9 +177,9 @@ class _Canvas:
         which = int(self.rng.integers(2))
         cx, cy, rx, ry = self.lung_shapes[which]
         outward = (self.x - cx) * (1 if which else -1) / rx
-        surface = cy + ry * self.rng.uniform(0.12, 0.5) - 0.06 * np.exp(2.2 * (outward - 0.6))
+        surface = cy + ry * self.rng.uniform(0.25, 0.55) - 0.06 * np.exp(2.2 * (outward - 0.6))
         fluid = _smoothstep((self.y - surface) / 0.03) * np.clip(self.lungs[which] * 4, 0, 1)
-        self.image += fluid * np.clip(0.6 - self.image, 0, 1)
+        self.image += fluid * np.clip(0.76 - self.image, 0, 1)
         self.mark(kind, (fluid > 0.5) & ~self.heart_mask)
 
     def pneumothorax(self, kind: int) -> None:

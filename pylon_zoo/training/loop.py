@@ -23,7 +23,7 @@ from pylon_zoo.preprocessing import Transform
 from pylon_zoo.spec import ModelSpec, split_model_name
 from pylon_zoo.training.config import TrainingConfig
 
-__all__ = ["TrainingResult", "masked_bce", "train"]
+__all__ = ["TrainingResult", "clear_untrained", "masked_bce", "train"]
 
 
 @dataclass(frozen=True)
@@ -182,6 +182,7 @@ def train(config: TrainingConfig, output: str | Path, *, progress: bool = True) 
                 _write_csv(folder / "metrics.csv", rows)
                 if validation_loss < best_loss:
                     judged.spec = spec
+                    clear_untrained(accelerator.unwrap_model(model), judged, optimizer)
                     save_pretrained(judged, folder)
             if validation_loss < best_loss:
                 best_loss, best_epoch = validation_loss, epoch
@@ -227,6 +228,33 @@ def masked_bce(logits: Tensor, labels: Tensor) -> Tensor:
         logits, labels.nan_to_num(0.0).to(logits.dtype), reduction="none"
     )
     return (losses * known).sum() / known.sum().clamp(min=1)
+
+
+@torch.no_grad()
+def clear_untrained(
+    trained: torch.nn.Module, judged: torch.nn.Module, optimizer: torch.optim.Optimizer
+) -> int:
+    """Set to zero, in ``judged``, every weight that has never had a gradient; return their number.
+
+    At 256 px the coarsest convolution of PYLON's attention sees one cell: all of its kernel but
+    the centre meets zero padding only. Those weights do nothing at that size, so they never
+    train; on a larger image their random initial values would drown the map. Zeroing them
+    changes no output at the size of training.
+
+    Args:
+        trained: the module that ``optimizer`` has trained.
+        judged: the same module or a moving average of it.
+        optimizer: Adam or AdamW, whose second moment is zero where no gradient ever came.
+    """
+    cleared = 0
+    copies = dict(judged.named_parameters())
+    for name, parameter in trained.named_parameters():
+        moment = optimizer.state.get(parameter, {}).get("exp_avg_sq")
+        if moment is not None:
+            untrained = moment == 0
+            copies[name][untrained] = 0
+            cleared += int(untrained.sum())
+    return cleared
 
 
 class _Items(Dataset[tuple[Tensor, Tensor]]):
@@ -287,7 +315,11 @@ def _write_csv(path: Path, rows: list[dict[str, float]]) -> None:
 def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
-    return {name: version(name) for name in ("torch", "timm", "accelerate", "pylon-zoo")}
+    from pylon_zoo import __version__
+
+    return {name: version(name) for name in ("torch", "timm", "accelerate")} | {
+        "pylon_zoo": __version__
+    }
 
 
 class _progress:  # noqa: N801 - a context manager, used like a function
