@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pylon_zoo import registry
 from pylon_zoo.data import LocalizationDataset, open_task
+from pylon_zoo.data.seeds import generator_for
 from pylon_zoo.errors import MissingExtraError, TrainingError
 from pylon_zoo.preprocessing import Transform
 from pylon_zoo.spec import ModelSpec, split_model_name
@@ -264,9 +265,9 @@ class _Items(Dataset[tuple[Tensor, Tensor]]):
         self.dataset, self.transform, self.seed = dataset, transform, seed
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        position = key[0] * len(self.dataset) + key[1]
-        generator = torch.Generator().manual_seed((self.seed + 1) * 2**32 + position)
-        sample = self.transform(self.dataset[position], generator)
+        epoch, index = key
+        sample = self.dataset[epoch * len(self.dataset) + index]
+        sample = self.transform(sample, generator_for(self.seed, epoch, index))
         return sample.image, sample.labels
 
 
@@ -283,7 +284,7 @@ class _EpochOrder(Sampler[tuple[int, int]]):
         if self.seed is None:
             order = list(range(self.length))
         else:
-            generator = torch.Generator().manual_seed(self.seed * 2**32 + self.epoch)
+            generator = generator_for(self.seed, self.epoch)
             order = torch.randperm(self.length, generator=generator).tolist()
         return iter([(self.epoch, index) for index in order])
 
