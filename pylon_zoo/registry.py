@@ -101,7 +101,7 @@ def create_model(
                 )
         spec = replace(spec, options={**spec.options, **architecture_options})
     if pretrained:
-        model = load_pretrained(entry.name)
+        model: LocalizationModel = load_pretrained(entry.name)
     else:
         model = build_model(replace(spec, tag=""), encoder_pretrained=encoder_pretrained)
     adapt_model(model, num_classes=num_classes, in_chans=in_chans, class_names=class_names)

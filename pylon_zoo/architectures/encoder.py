@@ -73,7 +73,7 @@ class Encoder(nn.Module):
                 in_chans=in_chans,
                 **options,
             )
-        except (TypeError, NotImplementedError, RuntimeError, AttributeError) as error:
+        except (AssertionError, AttributeError, RuntimeError, TypeError) as error:
             what = f" with {options}" if options else ""
             raise InvalidOptionError(
                 f"timm cannot build {full_name!r} as a feature extractor{what}: {error}"

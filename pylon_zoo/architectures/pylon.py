@@ -55,7 +55,8 @@ class UpBlock(nn.Module):
 
     def forward(self, below: Tensor, skip: Tensor) -> Tensor:
         """(B, channels, h, w), (B, skip_channels, 2h, 2w) -> (B, channels, 2h, 2w)."""
-        return resize_like(below, skip) + self.skip(skip)
+        brought: Tensor = self.skip(skip)
+        return resize_like(below, skip) + brought
 
 
 class PYLON(LocalizationModel):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from pylon_zoo.errors import InvalidOptionError, unknown_name
 
 __all__ = ["Phantom"]
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]
 
 
 def _smoothstep(values: Array) -> Array:
@@ -62,9 +63,11 @@ class _Canvas:
     def mark(self, kind: int, mask: NDArray[np.bool_]) -> None:
         """Note a finding by the tightest box around the pixels of its mask."""
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        self.boxes.append(
-            (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
-        )
+        self.mark_box(kind, columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+
+    def mark_box(self, kind: int, x0: float, y0: float, x1: float, y1: float) -> None:
+        """Note a finding by its box in pixels."""
+        self.boxes.append((float(x0), float(y0), float(x1), float(y1)))
         self.classes.append(kind)
 
     def draw_chest(self, heart_scale: float) -> None:
@@ -98,8 +101,8 @@ class _Canvas:
         self.image += spine * (0.13 + 0.03 * np.sin(y * u(80, 95)))
         # Ribs: arcs that fall towards the sides, brighter where they are seen edge-on.
         phase = (y - 1.1 * side - 1.6 * (side - 0.2) ** 2) * u(76, 86) + u(0, 6)
-        ribs = np.clip(np.cos(phase), 0.2, 1) - 0.2
-        self.image += torso * _smoothstep((side - 0.06) / 0.05) * ribs * u(0.06, 0.1) * (y < 0.8)
+        ribs = (np.clip(np.cos(phase), 0.2, 1) - 0.2) * _smoothstep((0.82 - y) / 0.1)
+        self.image += torso * _smoothstep((side - 0.06) / 0.05) * ribs * u(0.06, 0.1)
         for direction in (-1, 1):  # clavicles
             line = y - (0.145 - direction * 0.22 * (x - self.center))
             inside = (side > 0.04) & (side < 0.33) & ((x - self.center) * direction > 0)
@@ -141,7 +144,9 @@ class _Canvas:
             cx, cy, _lung = self.lung_point(2 * radius)
             distance = self.ellipse(cx, cy, radius, radius)
             self.image += self.rng.uniform(0.26, 0.4) * np.sqrt(np.clip(1 - distance**2, 0, 1))
-            self.mark(kind, distance < 1)
+            # Its own outline, since on a small image it may lie between the pixels' centres.
+            corners = (cx - radius, cy - radius, cx + radius, cy + radius)
+            self.mark_box(kind, *(corner * self.size for corner in corners))
 
     def mass(self, kind: int) -> None:
         """A lobulated opacity, 9 to 16 % of the side across."""
@@ -178,7 +183,7 @@ class _Canvas:
         self.mark(kind, (fluid > 0.5) & ~self.heart_mask)
 
     def pneumothorax(self, kind: int) -> None:
-        """Air above a collapsed lung: a dark crescent without vessels, below it the pleural line."""
+        """Air above a collapsed lung: a dark crescent without vessels, then the pleural line."""
         which = int(self.rng.integers(2))
         cx, cy, rx, ry = self.lung_shapes[which]
         depth = self.rng.uniform(0.16, 0.3)

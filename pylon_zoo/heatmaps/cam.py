@@ -59,7 +59,7 @@ def get_cam(
     model.eval()
     try:
         with torch.no_grad():
-            maps = model(images).maps
+            maps: Tensor = model(images).maps
     finally:
         model.train(was_training)
     if classes is not None:
