@@ -79,16 +79,21 @@ def parse_config(content: bytes, where: Path) -> Checkpoint:
 
     Raises:
         CheckpointError: it is not a config of pylon_zoo, or a field is amiss.
-        IntegrityError: it was changed after it was written.
+        IntegrityError: it is no JSON, or was changed after it was written.
     """
     try:
         text = content.decode()
         config = parse_json(text)
+    except ValueError as error:
+        raise IntegrityError(
+            f"{where} is damaged: it is not JSON ({error}). Fetch or copy it again."
+        ) from error
+    try:
         ours = dict(config["pylon_zoo"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{where} is damaged, or no config of pylon_zoo ({error}). It must be the one that "
-            f"pylon_zoo.save_pretrained wrote beside the weights."
+            f"{where} is no config of pylon_zoo: it has no object 'pylon_zoo'. It must be the one "
+            f"that pylon_zoo.save_pretrained wrote beside the weights."
         ) from error
     found = _OWN_HASH.findall(text)
     recorded = found[-1] if found else "none"

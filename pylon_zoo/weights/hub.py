@@ -97,7 +97,7 @@ def fetch_file(
         HubAccessError: the Hub refuses access.
         DownloadError: the Hub cannot be reached or does not answer properly.
     """
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     options = {
@@ -127,6 +127,11 @@ def fetch_file(
             f"there, and load that folder by its path."
         )
     try:
+        if refresh:
+            # The client would use its cache in silence where the Hub fails; who asks what is new
+            # shall hear of it.
+            url = hf_hub_url(repo_id, filename, revision=revision, endpoint=options["endpoint"])
+            get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
         return Path(hf_hub_download(**options, force_download=force))
     except (
         Exception
@@ -238,7 +243,7 @@ def explain(error: Exception, what: str) -> PylonZooError:
             f"or set HF_HOME to another folder."
         )
     return DownloadError(
-        f"{what}: the transfer from {hub} broke off ({type(error).__name__}: {error}). "
+        f"{what}: the transfer broke off ({type(chain[-1]).__name__}: {chain[-1]}; {hub}). "
         f"Nothing of it was kept; try again."
     )
 

@@ -154,9 +154,9 @@ def _twice(
             raise type(error)(f"{error} It could not be downloaded again: {failure}") from failure
     try:
         return use(path)
-    except refusal:
+    except refusal as error:
         discard(path)
-        raise
+        raise type(error)(f"{error} It came like this twice.") from error
 
 
 def local_copies(name: str | Path) -> Iterator[Checkpoint]:

@@ -68,7 +68,7 @@ def manifest_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    """A local Hub that the client talks to, logged in, with a cache of its own and no patience."""
+    """A local Hub that the client talks to, logged in, with a cache of its own."""
     from huggingface_hub import constants
 
     with HubServer() as server:
@@ -80,8 +80,6 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
         # The client has read these when it was imported. Xet is a protocol of its own.
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True, raising=False)
-        monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.3)
-        monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.3)
-        monkeypatch.setattr("huggingface_hub.file_download._ETAG_RETRY_TIMEOUT", 0.3, raising=False)
+        # It waits between its attempts; there is nothing to wait for.
         monkeypatch.setattr(time, "sleep", lambda seconds: None)
         yield server

@@ -7,9 +7,11 @@ second server, its "CDN". It can be told to misbehave, see :data:`FAULTS`.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import re
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -21,6 +23,29 @@ FAULTS = ("401", "403", "404-repo", "404-revision", "429", "500", "timeout", "lo
           "wrong-bytes")  # fmt: skip
 _ERROR_CODES = {"404-repo": "RepoNotFound", "404-revision": "RevisionNotFound"}
 _LFS = (".safetensors", ".png")
+
+
+class _Server(ThreadingHTTPServer):
+    """A server that can hang up on clients that keep their connections."""
+
+    daemon_threads = True
+
+    def __init__(self, hub: HubServer) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.hub = hub
+        self.connections: list[socket.socket] = []
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.connections.append(request)
+        super().process_request(request, client_address)
+
+    def close(self) -> None:
+        self.shutdown()
+        self.server_close()
+        for connection in self.connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 class HubServer:
@@ -44,15 +69,10 @@ class HubServer:
         self.private: set[str] = set()
         self.lock = threading.Lock()
         self.closing = threading.Event()
-        self._servers: list[ThreadingHTTPServer] = []
+        self._servers: list[_Server] = []
 
     def __enter__(self) -> HubServer:
-        for _ in range(2):
-            server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-            server.daemon_threads = True
-            server.hub = self  # type: ignore[attr-defined]
-            self._servers.append(server)
-            threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        self._servers = [_Server(self), _Server(self)]
         self.endpoint, self.cdn = (f"http://127.0.0.1:{s.server_port}" for s in self._servers)
         return self
 
@@ -63,8 +83,7 @@ class HubServer:
         """Stop listening: from now on connections are refused."""
         self.closing.set()
         for server in self._servers:
-            server.shutdown()
-            server.server_close()
+            server.close()
         self._servers = []
 
     def misbehave(self, fault: str | None, times: int = 1 << 30) -> None:
@@ -109,7 +128,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     @property
     def hub(self) -> HubServer:
-        return self.server.hub  # type: ignore[attr-defined, no-any-return]
+        assert isinstance(self.server, _Server)
+        return self.server.hub
 
     def log_message(self, *_: object) -> None:
         pass
@@ -243,7 +263,8 @@ class _Handler(BaseHTTPRequestHandler):
         data = json.loads(self.body)
         repo = f"{data['organization']}/{data['name']}"
         if repo in self.hub.repos:
-            self.fail(409, message="You already created this model repo")
+            url = f"{self.hub.endpoint}/{repo}"
+            self.answer(409, json.dumps({"error": "it exists", "url": url}).encode())
             return
         self.hub.repos[repo] = {}
         if data.get("private") or data.get("visibility") == "private":
