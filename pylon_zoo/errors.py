@@ -14,6 +14,8 @@ from typing import Any
 __all__ = [
     "CheckpointError",
     "DatasetError",
+    "DownloadError",
+    "HubAccessError",
     "ImageReadError",
     "IntegrityError",
     "InvalidInputError",
@@ -86,6 +88,14 @@ class IntegrityError(CheckpointError):
 
 class StateDictError(CheckpointError):
     """A checkpoint's tensors do not fit the model: names or shapes differ."""
+
+
+class DownloadError(PylonZooError, OSError):
+    """A file could not be fetched from a Hub or written to the cache: network, server or disk."""
+
+
+class HubAccessError(DownloadError, PermissionError):
+    """The Hub wants a token, or another one than it got."""
 
 
 class TrainingError(PylonZooError, RuntimeError):

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pylon_zoo.weights.load import adapt_model, load_pretrained
+    from pylon_zoo.weights.locate import download
     from pylon_zoo.weights.manifest import Entry, Manifest, Record, add_entry, load_manifest
+    from pylon_zoo.weights.publishing import from_pretrained, publish, push_to_hub
     from pylon_zoo.weights.save import save_pretrained
 
 _HOME = {
@@ -16,8 +18,12 @@ _HOME = {
     "Record": "manifest",
     "adapt_model": "load",
     "add_entry": "manifest",
+    "download": "locate",
+    "from_pretrained": "publishing",
     "load_manifest": "manifest",
     "load_pretrained": "load",
+    "publish": "publishing",
+    "push_to_hub": "publishing",
     "save_pretrained": "save",
 }
 
@@ -27,8 +33,12 @@ __all__ = [
     "Record",
     "adapt_model",
     "add_entry",
+    "download",
+    "from_pretrained",
     "load_manifest",
     "load_pretrained",
+    "publish",
+    "push_to_hub",
     "save_pretrained",
 ]
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from pylon_zoo.errors import CheckpointError, IntegrityError, ManifestError, WeightsNotFoundError
 from pylon_zoo.spec import ModelSpec
@@ -19,7 +18,14 @@ from pylon_zoo.weights.files import replace_file
 from pylon_zoo.weights.manifest import Record
 from pylon_zoo.weights.schema import decode, encode, parse_json
 
-__all__ = ["CONFIG_NAME", "WEIGHTS_NAME", "Checkpoint", "parse_config", "read_config"]
+__all__ = [
+    "CONFIG_NAME",
+    "WEIGHTS_NAME",
+    "Checkpoint",
+    "parse_config",
+    "read_config",
+    "write_config",
+]
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
@@ -47,7 +53,9 @@ class Checkpoint:
     record: Record | None = None
 
 
-def write_config(path: Path, spec: ModelSpec, *, sha256: str, size: int, record: Any) -> None:
+def write_config(
+    path: Path, spec: ModelSpec, *, sha256: str, size: int, record: Record | None
+) -> None:
     """Write ``config.json`` for a weights file of that sha256 and size, atomically."""
     config = spec.to_config()
     config["pylon_zoo"] |= {
@@ -62,21 +70,30 @@ def write_config(path: Path, spec: ModelSpec, *, sha256: str, size: int, record:
         temporary.write_bytes(text.encode())
 
 
-def parse_config(content: bytes, where: str) -> tuple[ModelSpec, str, int, Record | None]:
-    """Verify and read a config: (spec, sha256 of the weights, their bytes, record).
+def parse_config(content: bytes, where: Path) -> Checkpoint:
+    """Verify and read a config.
+
+    Args:
+        content: of the file.
+        where: its path; the weights are taken to lie beside it.
 
     Raises:
         CheckpointError: it is not a config of pylon_zoo, or a field is amiss.
-        IntegrityError: it was changed after it was written.
+        IntegrityError: it is no JSON, or was changed after it was written.
     """
     try:
         text = content.decode()
         config = parse_json(text)
+    except ValueError as error:
+        raise IntegrityError(
+            f"{where} is damaged: it is not JSON ({error}). Fetch or copy it again."
+        ) from error
+    try:
         ours = dict(config["pylon_zoo"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{where} is damaged, or no config of pylon_zoo ({error}). It must be the one that "
-            f"pylon_zoo.save_pretrained wrote beside the weights."
+            f"{where} is no config of pylon_zoo: it has no object 'pylon_zoo'. It must be the one "
+            f"that pylon_zoo.save_pretrained wrote beside the weights."
         ) from error
     found = _OWN_HASH.findall(text)
     recorded = found[-1] if found else "none"
@@ -93,7 +110,9 @@ def parse_config(content: bytes, where: str) -> tuple[ModelSpec, str, int, Recor
         sha256, size = str(ours["weights"]["sha256"]), int(ours["weights"]["bytes"])
     except (KeyError, TypeError, ValueError, ManifestError) as error:
         raise CheckpointError(f"{where}: pylon_zoo.{error}") from error
-    return spec, sha256, size, record
+    return Checkpoint(
+        weights=where.with_name(WEIGHTS_NAME), sha256=sha256, bytes=size, spec=spec, record=record
+    )
 
 
 def read_config(path: str | Path) -> Checkpoint:
@@ -121,7 +140,7 @@ def read_config(path: str | Path) -> Checkpoint:
         if not file.is_file():
             raise WeightsNotFoundError(
                 f"There is no file {file}. A checkpoint is a folder with {WEIGHTS_NAME} and "
-                f"{CONFIG_NAME}, as pylon_zoo.save_pretrained writes it."
+                f"{CONFIG_NAME}, as pylon_zoo.save_pretrained writes it. A repository of the Hub "
+                f"is written hf-hub:org/repo."
             )
-    spec, sha256, size, record = parse_config(config.read_bytes(), str(config))
-    return Checkpoint(weights=weights, sha256=sha256, bytes=size, spec=spec, record=record)
+    return replace(parse_config(config.read_bytes(), config), weights=weights)

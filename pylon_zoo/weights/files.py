@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from pylon_zoo.errors import IntegrityError
 
-__all__ = ["CHUNK", "hash_file", "integrity_error", "replace_file", "verify_file"]
+__all__ = ["CHUNK", "copy_file", "hash_file", "integrity_error", "replace_file", "verify_file"]
 
 #: Bytes read at a time: memory stays flat, and a chunk stays in the CPU's cache while hashed.
 CHUNK = 1 << 20
@@ -51,6 +52,12 @@ def hash_file(path: Path) -> tuple[str, int]:
             digest.update(chunk)
             size += len(chunk)
     return digest.hexdigest(), size
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file; ``target`` is replaced as a whole."""
+    with replace_file(target) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def verify_file(path: Path, *, sha256: str, size: int, detail: str = "") -> None:

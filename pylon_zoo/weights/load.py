@@ -17,6 +17,7 @@ from pylon_zoo.errors import CheckpointError, InvalidOptionError, PylonZooError
 from pylon_zoo.registry import build_model
 from pylon_zoo.spec import ModelSpec
 from pylon_zoo.weights.config import Checkpoint
+from pylon_zoo.weights.locate import use_checkpoint
 from pylon_zoo.weights.reader import read_tensors
 
 __all__ = ["adapt_model", "load_pretrained"]
@@ -25,7 +26,7 @@ logger = logging.getLogger("pylon_zoo")
 
 
 def load_pretrained(
-    name_or_path: str | Path, *, device: str | torch.device = "cpu"
+    name_or_path: str | Path, *, device: str | torch.device = "cpu", refresh: bool = False
 ) -> LocalizationModel:
     """Load a model with its weights, in eval mode, carrying its ``spec``.
 
@@ -37,17 +38,20 @@ def load_pretrained(
             ``"hf-hub:org/repo@revision"``, ``"local-dir:/path"``, or the path of a folder that
             :func:`pylon_zoo.save_pretrained` wrote or of its ``.safetensors`` file.
         device: where the model goes.
+        refresh: ask the Hub what the branch or tag is now. Otherwise a checkpoint that is in the
+            cache is taken from there without any request.
 
     Raises:
         UnknownNameError: no checkpoint has that name; suggests the nearest.
         WeightsNotFoundError: a file, repository or revision does not exist.
-        IntegrityError: the bytes are not those that were published.
+        HubAccessError: the Hub wants a token.
+        DownloadError: the Hub cannot be reached or does not answer properly.
+        IntegrityError: the bytes are not those that were published; a file from the Hub has then
+            been downloaded twice.
         CheckpointError: the file is damaged or of another format.
         StateDictError: its tensors do not fit the model that its config describes.
     """
-    from pylon_zoo.weights.locate import locate
-
-    return load_checkpoint(locate(name_or_path)).to(device)
+    return use_checkpoint(name_or_path, load_checkpoint, refresh=refresh).to(device)
 
 
 def load_checkpoint(checkpoint: Checkpoint) -> LocalizationModel:

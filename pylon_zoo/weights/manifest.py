@@ -8,16 +8,15 @@ its folder or a name that comes twice is a :class:`ManifestError` naming the fie
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pylon_zoo.errors import ManifestError, PylonZooError, UnknownNameError, unknown_name
 from pylon_zoo.spec import ModelSpec
-from pylon_zoo.weights.files import replace_file, verify_file
+from pylon_zoo.weights.files import copy_file, replace_file, verify_file
 from pylon_zoo.weights.schema import decode, encode, json_schema, parse_json
 
 __all__ = [
@@ -59,6 +58,8 @@ class Metric:
         value: the point estimate.
         interval: (low, high) of its confidence interval.
         level: coverage of the interval, e.g. 0.95.
+        chance: what guessing would give; None where that is not known.
+        support: number of cases (images, tiles, pairs of image and class) it was measured on.
         dataset: what it was measured on, e.g. ``"nih14"``.
         split: which part of it, e.g. ``"test"``.
     """
@@ -67,6 +68,8 @@ class Metric:
     value: float
     interval: tuple[float, float]
     level: float
+    chance: float | None
+    support: Positive
     dataset: Text
     split: Text
 
@@ -221,6 +224,10 @@ class Entry(Record, Weights):
             if name not in (spec.class_names or ()):
                 raise ManifestError(f"thresholds.{name}: the model has no such class.")
 
+    def to_record(self) -> Record:
+        """How the checkpoint came to be, without its file."""
+        return Record(**{field.name: getattr(self, field.name) for field in fields(Record)})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
@@ -374,8 +381,7 @@ def add_entry(
     for source in bundled:
         target = checkpoints_folder(path) / source.filename
         target.parent.mkdir(parents=True, exist_ok=True)
-        with replace_file(target) as temporary:
-            shutil.copyfile(checkpoint.weights, temporary)
+        copy_file(checkpoint.weights, target)
     entries = list(load_manifest(path).checkpoints)
     names = [known.name for known in entries]
     if name in names:

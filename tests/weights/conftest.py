@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from hub_server import TOKEN, HubServer
 from weights_helpers import make_model
 
 from pylon_zoo.architectures import LocalizationModel
@@ -40,6 +43,8 @@ def record() -> Record:
                 value=0.9,
                 interval=(0.85, 0.95),
                 level=0.95,
+                chance=0.5,
+                support=40,
                 dataset="phantom",
                 split="test",
             ),
@@ -59,3 +64,22 @@ def manifest_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path.write_text('{"manifest_version": 1, "checkpoints": []}\n')
     monkeypatch.setattr(module, "PACKAGE", path.parent)
     return path
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A local Hub that the client talks to, logged in, with a cache of its own."""
+    from huggingface_hub import constants
+
+    with HubServer() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+        monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        # The client has read these when it was imported. Xet is a protocol of its own.
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True, raising=False)
+        # It waits between its attempts; there is nothing to wait for.
+        monkeypatch.setattr(time, "sleep", lambda seconds: None)
+        yield server

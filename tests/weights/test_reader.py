@@ -83,13 +83,13 @@ def test_every_bit_counts(folder: Path, tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_every_bit_of_a_config_counts(folder: Path) -> None:
     content = (folder / "config.json").read_bytes()
-    parse_config(content, "config.json")
+    parse_config(content, folder / "config.json")
     for position in range(len(content)):
         for bit in range(8):
             flipped = bytearray(content)
             flipped[position] ^= 1 << bit
             with pytest.raises(CheckpointError, match=r"config\.json"):
-                parse_config(bytes(flipped), "config.json")
+                parse_config(bytes(flipped), folder / "config.json")
 
 
 def test_truncated_files_are_refused(folder: Path) -> None:

@@ -28,9 +28,7 @@ def test_a_config_without_hashes_is_refused(model: LocalizationModel, tmp_path: 
             read_config(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{}", "[]", "\x00", '{"pylon_zoo": 3}', '{"pylon_zoo": null}']
-)
+@pytest.mark.parametrize("text", ["{}", "[]", '{"pylon_zoo": 3}', '{"pylon_zoo": null}'])
 def test_what_is_no_config(model: LocalizationModel, tmp_path: Path, text: str) -> None:
     path = save_pretrained(model, tmp_path) / "config.json"
     path.write_text(text)
@@ -54,4 +52,12 @@ def test_a_config_that_is_a_newer_version(model: LocalizationModel, tmp_path: Pa
     finally:
         spec.CONFIG_VERSION = version
     with pytest.raises(CheckpointError, match=r"version 99.*Upgrade"):
+        read_config(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00", b"{", b"\xff{}"])
+def test_what_is_no_json(model: LocalizationModel, tmp_path: Path, content: bytes) -> None:
+    path = save_pretrained(model, tmp_path) / "config.json"
+    path.write_bytes(content)
+    with pytest.raises(IntegrityError, match=r"config\.json is damaged.*copy it again"):
         read_config(tmp_path)
