@@ -56,10 +56,10 @@ def resize_maps(
         else 0.0
     )
     resized = maps
-    for axis, (cells, pixels, wanted) in enumerate(
-        zip(maps.shape[-2:], image_size, size, strict=True)
+    steps = model.map_steps(image_size)
+    for axis, (cells, step, pixels, wanted) in enumerate(
+        zip(maps.shape[-2:], steps, image_size, size, strict=True)
     ):
-        step = model.map_step(cells, pixels)
         matrix = _interpolation(cells, offset, step, pixels, wanted).to(maps)
         resized = matrix @ resized if axis == 0 else resized @ matrix.T
     return resized

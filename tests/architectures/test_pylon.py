@@ -4,36 +4,31 @@ from typing import Any
 
 import pytest
 import torch
+from architectures.base import ArchitectureTester
 
 from pylon_zoo import create_model
 from pylon_zoo.errors import InvalidOptionError
 
 
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
+class TestPYLON(ArchitectureTester):
+    architecture = "pylon"
+    params = (
         ({}, 25_478_741),
         ({"up_layers": 1}, 24_097_109),
         ({"pyramid_attention": False}, 25_378_254),
         ({"num_up": 2}, 25_379_285),
         ({"num_up": 1}, 25_049_685),
-    ],
-)
-def test_published_parameter_counts(options: dict[str, Any], expected: int) -> None:
-    with torch.device("meta"):
-        model = create_model("pylon_resnet50", in_chans=1, num_classes=14, **options)
-    assert sum(p.numel() for p in model.parameters()) == expected
+    )
 
 
-@pytest.mark.parametrize("num_up", [0, 1, 2, 3])
-@pytest.mark.parametrize("size", [(64, 64), (65, 310), (256, 128)])
-def test_any_size_gives_maps_at_the_stride(num_up: int, size: tuple[int, int]) -> None:
-    model = create_model("pylon_test_resnet", num_up=num_up).eval()
-    assert model.map_stride == 32 >> num_up
+def test_without_decoder_and_attention_it_is_a_projected_cam() -> None:
+    model = create_model("pylon_test_resnet", num_up=0, pyramid_attention=False).eval()
+    assert model.map_stride == 32
+    images = torch.randn(1, 1, 96, 64)
     with torch.no_grad():
-        output = model(torch.randn(1, 1, *size))
-    assert output.maps.shape[-2:] == tuple(-(-side // model.map_stride) for side in size)
-    assert output.maps.isfinite().all()
+        deepest = model.encoder(images)[32]
+        assert torch.equal(model(images).maps, model.head(model.attention(deepest)))
+    assert model(images).maps.shape[2:] == (3, 2)
 
 
 def test_wide_kernels_keep_the_size() -> None:
