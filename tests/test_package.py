@@ -30,6 +30,7 @@ def test_every_public_name_resolves() -> None:
 LAYERS = [
     {"errors"},
     {"spec"},
+    {"encoders"},
     {"architectures", "data", "metrics"},
     {"registry", "preprocessing"},
     {"heatmaps", "weights"},
