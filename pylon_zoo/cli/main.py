@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from pylon_zoo.cli import weights
 from pylon_zoo.errors import ImageReadError, InvalidInputError, PylonZooError
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
+app.add_typer(weights.app, name="weights")
 out = Console()
 err = Console(stderr=True)
 
