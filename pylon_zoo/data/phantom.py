@@ -123,7 +123,7 @@ class _Canvas:
         self.image += shade * np.clip(0.66 - self.image, 0, 1)
 
     def lung_point(self, margin: float) -> tuple[float, float, int]:
-        """A random place (x, y) at least ``margin`` inside a lung, off heart and metal; its lung."""
+        """A random place (x, y) at least ``margin`` inside a lung, off heart and metal."""
         while True:
             which = int(self.rng.integers(2))
             cx, cy, rx, ry = self.lung_shapes[which]
