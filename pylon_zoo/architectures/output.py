@@ -117,8 +117,11 @@ class LocalizationModel(nn.Module):
         return self.head.out_channels
 
 
-def check_images(images: Tensor, in_chans: int) -> None:
-    """Raise :class:`InvalidInputError` unless ``images`` is a float (B, C, H, W) that fits."""
+def check_images(images: Tensor, in_chans: int | None) -> None:
+    """Raise :class:`InvalidInputError` unless ``images`` is a float (B, C, H, W) that fits.
+
+    ``in_chans`` is None for a network that is not the zoo's: any channels and size will do.
+    """
     shape = tuple(images.shape)
     if images.ndim != 4:
         raise InvalidInputError(
@@ -127,13 +130,13 @@ def check_images(images: Tensor, in_chans: int) -> None:
         )
     if shape[0] == 0:
         raise InvalidInputError(f"The batch is empty: shape {shape}. Give at least one image.")
-    if shape[1] != in_chans:
+    if in_chans is not None and shape[1] != in_chans:
         raise InvalidInputError(
             f"This model takes {in_chans} channel(s); got {shape[1]} (shape {shape}). "
             f"pylon_zoo.create_transform(model) converts gray and RGB images, or create the model "
             f"with in_chans={shape[1]}."
         )
-    if min(shape[2:]) < MIN_SIZE:
+    if in_chans is not None and min(shape[2:]) < MIN_SIZE:
         raise InvalidInputError(
             f"Images must be at least {MIN_SIZE} px on each side; got {shape[2]} x {shape[3]} "
             f"(height x width). Resize them, e.g. with pylon_zoo.create_transform(model)."
