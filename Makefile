@@ -11,7 +11,7 @@ demo: .venv/.demo
 	$(BIN)/pylon-zoo predict $(if $(IMAGE),"$(IMAGE)",--phantom $(PHANTOM)) --output "$(OUTPUT)"
 
 test: .venv/.dev
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(TESTS)
 
 check: .venv/.dev
 	$(BIN)/ruff format --check .

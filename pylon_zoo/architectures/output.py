@@ -60,6 +60,11 @@ class LocalizationModel(nn.Module):
         """Features by stride -> (B, D, h, w), the input of the head."""
         raise NotImplementedError
 
+    def class_maps(self, features: dict[int, Tensor]) -> Tensor:
+        """Features by stride -> (B, K, h, w), of the dtype that the head computes in."""
+        maps: Tensor = self.head(self.decode(features))
+        return maps
+
     def map_steps(self, image_size: tuple[int, int]) -> tuple[float, float]:
         """Pixels of the input from one cell of a map to the next, (down, across).
 
@@ -81,7 +86,7 @@ class LocalizationModel(nn.Module):
         if not torch.compiler.is_compiling():
             check_images(images, self.encoder.in_chans)
             self.encoder.check_size(*images.shape[-2:])
-        maps = self.head(self.decode(self.encoder(images)))
+        maps = self.class_maps(self.encoder(images))
         # Under autocast the maps are 16 bit, in which neighbouring cells round to the same value
         # and the maximum is lost; float64 stays float64.
         maps = maps.to(torch.promote_types(maps.dtype, torch.float32))

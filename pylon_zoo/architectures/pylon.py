@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import cast
+
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pylon_zoo.architectures.encoder import Encoder
@@ -103,3 +106,26 @@ class PYLON(LocalizationModel):
         for stride, up in zip(self.skip_strides, self.ups, strict=True):
             decoded = up(decoded, features[stride])
         return decoded
+
+    def class_maps(self, features: dict[int, Tensor]) -> Tensor:
+        """Features by stride -> (B, K, h, w).
+
+        In eval mode each level is projected to its K classes before it is upsampled: a 1 x 1 head
+        acts on channels and bilinear upsampling on places, so that the two commute, and K maps are
+        cheaper to upsample than D features. The head's bias passes through, since interpolation
+        weights sum to one.
+        """
+        head, decoder = self.head, (self.head, *self.ups)
+        if (
+            self.training
+            or head.kernel_size != (1, 1)
+            or head.out_channels >= head.in_channels
+            # Somebody wants to see a decoder feature, which would not be computed.
+            or any(module._forward_hooks or module._forward_pre_hooks for module in decoder)
+        ):
+            return super().class_maps(features)
+        maps = F.conv2d(self.attention(features[32]), head.weight, head.bias)
+        for stride, up in zip(self.skip_strides, self.ups, strict=True):
+            skip: Tensor = cast(UpBlock, up).skip(features[stride])
+            maps = resize_like(maps, skip) + F.conv2d(skip, head.weight)
+        return maps

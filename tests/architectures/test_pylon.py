@@ -53,3 +53,25 @@ def test_wide_kernels_keep_the_size() -> None:
 def test_bad_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidOptionError, match=message):
         create_model("pylon_test_resnet", **options)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"num_up": 1}, {"pyramid_attention": False}, {"num_up": 0}]
+)
+def test_projecting_before_upsampling_changes_nothing(options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    model = create_model("pylon_regnetx_002", num_classes=5, **options).double().eval()
+    torch.nn.init.normal_(model.head.bias)
+    images = torch.randn(2, 1, 160, 224, dtype=torch.float64)
+    with torch.no_grad():
+        fast = model(images)
+        features = model.encoder(images)
+        plain = model.head(model.decode(features))
+        # A hook on the decoder gets to see the feature that it asks for.
+        seen: list[torch.Tensor] = []
+        hook = model.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        hooked = model(images)
+        hook.remove()
+    assert torch.allclose(fast.maps, plain, rtol=1e-12, atol=1e-12)
+    assert torch.equal(hooked.maps, plain)
+    assert torch.equal(seen[0], model.decode(features))

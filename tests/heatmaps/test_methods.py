@@ -409,7 +409,7 @@ def disturb(model: nn.Module, layer: str) -> None:
 @pytest.mark.parametrize("method", methods.METHODS)
 @pytest.mark.parametrize(
     ("build", "layer", "head"),
-    [(zoo_model, "encoder", "head"), (plain_resnet, "layer4", "fc")],
+    [(zoo_model, "encoder", "pooling"), (plain_resnet, "layer4", "fc")],
 )
 def test_models_are_left_as_found(
     build: Callable[[], nn.Module],
