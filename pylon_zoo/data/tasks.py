@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import ClassVar
 
 from pylon_zoo.data.bccd import BCCD
@@ -38,6 +39,11 @@ class Task(ABC):
         self.root = root
         self.seed = seed
 
+    @property
+    def training_preprocessing(self) -> Preprocessing:
+        """How the training items become a model's input; tiles stay at their own size."""
+        return self.preprocessing
+
     @abstractmethod
     def training(self) -> LocalizationDataset:
         """Items to train on; any index is one, ``len`` is what one epoch takes."""
@@ -56,7 +62,12 @@ class Task(ABC):
 
 
 class PhantomTask(Task):
-    """Radiograph phantoms: 3,000 drawn images to train on, 500 in each other split."""
+    """Radiograph phantoms: tiles of 3,000 drawn images to train on, 500 whole ones to measure on.
+
+    Every phantom shows the same anatomy in nearly the same place. Trained on whole images, a model
+    may tell an effusion by a cell that lies anywhere below it; a tile shows a finding without its
+    surroundings and surroundings without it, so that only the finding itself will do.
+    """
 
     name = "phantom"
     class_names = Phantom.class_names
@@ -64,10 +75,20 @@ class PhantomTask(Task):
     preprocessing = Preprocessing.default(1)
     url = "pylon_zoo.data.Phantom"
     license = Phantom.license
+    TILE = 160
+    TILES_PER_EPOCH = 4096
+
+    @property
+    def training_preprocessing(self) -> Preprocessing:
+        """Tiles are not resized."""
+        return replace(self.preprocessing, resize="native")
 
     def training(self) -> LocalizationDataset:
-        """3,000 images of the train split; every seed draws its own."""
-        return Cached(Phantom("train", length=3000, seed=self.seed))
+        """Random tiles of 160 px of 3,000 images of the train split; every seed draws its own."""
+        images = Cached(Phantom("train", length=3000, seed=self.seed))
+        return Tiles(
+            images, self.TILE, positions="random", length=self.TILES_PER_EPOCH, seed=self.seed
+        )
 
     def selection(self) -> LocalizationDataset:
         """The 500 images of the val split."""

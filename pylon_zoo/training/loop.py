@@ -76,7 +76,7 @@ def train(config: TrainingConfig, output: str | Path, *, progress: bool = True) 
     task = open_task(config.data, config.root, seed=config.seed)
     items = task.training()
     training = DataLoader(
-        _Items(items, Transform(task.preprocessing, config.augmentation), config.seed),
+        _Items(items, Transform(task.training_preprocessing, config.augmentation), config.seed),
         batch_size=max(config.batch_size // accelerator.num_processes, 1),
         sampler=(order := _EpochOrder(len(items), config.seed)),
         num_workers=config.workers,
