@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 __all__ = [
     "CheckpointError",
     "DatasetError",
+    "DownloadError",
+    "HubAccessError",
     "ImageReadError",
     "IntegrityError",
     "InvalidInputError",
@@ -46,6 +49,9 @@ class UnknownNameError(PylonZooError, LookupError):
         self.kind = kind
         self.name = name
         self.suggestions = suggestions
+
+    def __reduce__(self) -> tuple[Any, ...]:  # to leave a data loader's worker process
+        return type(self), (str(self), self.kind, self.name, self.suggestions)
 
 
 class InvalidOptionError(PylonZooError, ValueError):
@@ -84,6 +90,14 @@ class StateDictError(CheckpointError):
     """A checkpoint's tensors do not fit the model: names or shapes differ."""
 
 
+class DownloadError(PylonZooError, OSError):
+    """A file could not be fetched from a Hub or written to the cache: network, server or disk."""
+
+
+class HubAccessError(DownloadError, PermissionError):
+    """The Hub wants a token, or another one than it got."""
+
+
 class TrainingError(PylonZooError, RuntimeError):
     """A training run cannot go on."""
 
@@ -96,6 +110,10 @@ class MissingExtraError(PylonZooError, ImportError):
             f"{purpose} needs the package {package!r}, which is not installed. "
             f"Install it with: pip install 'pylon-zoo[{extra}]'"
         )
+        self.fields = (package, extra, purpose)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self.fields
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], *, hint: str = "") -> UnknownNameError:

@@ -124,6 +124,7 @@ def _as_tensor(image: Image.Image | NDArray[Any] | Tensor) -> Tensor:
     if isinstance(image, Image.Image):
         return image_to_tensor(image)
     if isinstance(image, np.ndarray):
+        dtype = image.dtype
         if image.ndim == 2:
             image = image[None]
         elif image.ndim == 3 and image.shape[-1] in (1, 3):
@@ -135,7 +136,7 @@ def _as_tensor(image: Image.Image | NDArray[Any] | Tensor) -> Tensor:
         try:
             return torch.from_numpy(np.ascontiguousarray(image))
         except TypeError as error:
-            raise InvalidInputError(f"Arrays of dtype {image.dtype} are not accepted.") from error
+            raise InvalidInputError(f"Arrays of dtype {dtype} are not accepted.") from error
     if not isinstance(image, Tensor):
         raise InvalidInputError(
             f"An image is a path, a PIL image, an array or a tensor; got {type(image).__name__}."

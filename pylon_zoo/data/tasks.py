@@ -23,14 +23,15 @@ class Task(ABC):
         name: what ``--data`` names.
         class_names: K names.
         preprocessing: that models for this task are made with.
-        description: of the data and its licence, for manifests and cards.
+        url: where the data is had.
+        license: of the data.
     """
 
     name: ClassVar[str]
     class_names: ClassVar[tuple[str, ...]]
     preprocessing: ClassVar[Preprocessing]
     splits: ClassVar[tuple[str, ...]]
-    description: ClassVar[str]
+    url: ClassVar[str]
     license: ClassVar[str]
 
     def __init__(self, root: str | None = None, seed: int = 0) -> None:
@@ -61,7 +62,7 @@ class PhantomTask(Task):
     class_names = Phantom.class_names
     splits = ("val", "test")
     preprocessing = Preprocessing.default(1)
-    description = "pylon_zoo.data.Phantom, 3,000 generated images of 256 x 256 px"
+    url = "pylon_zoo.data.Phantom"
     license = Phantom.license
 
     def training(self) -> LocalizationDataset:
@@ -94,7 +95,7 @@ class BCCDTask(Task):
         std=(0.060, 0.102, 0.075),
         resize="native",
     )
-    description = "BCCD, github.com/Shenggan/BCCD_Dataset; random 256-px tiles of the fit split"
+    url = BCCD.download_page
     license = "MIT"
     TILES_PER_EPOCH = 2048
 

@@ -58,9 +58,7 @@ def resize_maps(
         if model.map_stride in encoder.channels
         else 0.0
     )
-    rows, columns = maps.shape[-2:]
-    steps = model.map_step(rows, image_size[0]), model.map_step(columns, image_size[1])
-    return _place(maps, offset, steps, image_size, size)
+    return _place(maps, offset, model.map_steps(image_size), image_size, size)
 
 
 def resize_layer_maps(

@@ -95,7 +95,7 @@ def get_cam(
                     f"The native maps are those that a model of the zoo makes itself; for {what} "
                     f"take one of the methods {', '.join(METHODS[1:])}."
                 )
-            maps = model(images).maps
+            maps: Tensor = model(images).maps
             if classes is not None:
                 maps = maps[:, class_indices(network, classes, maps.shape[1])]
             if pixels:

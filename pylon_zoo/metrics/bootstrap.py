@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -28,7 +29,7 @@ class Estimate:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it: None for NaN."""
-        return {k: None if v != v else v for k, v in asdict(self).items()}
+        return {k: None if math.isnan(v) else v for k, v in asdict(self).items()}
 
 
 def group_weights(groups: NDArray[Any], replicates: int, seed: int) -> Floats:

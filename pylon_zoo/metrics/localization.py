@@ -42,9 +42,9 @@ class PointLocalization:
         size: tuple[int, int],
         boxes: Tensor,
         box_classes: Tensor,
+        *,
         points: Tensor | None = None,
         point_classes: Tensor | None = None,
-        *,
         group: str = "",
     ) -> None:
         """Add one image.

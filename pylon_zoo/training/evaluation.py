@@ -94,8 +94,8 @@ def evaluate(
                     size,
                     sample.boxes,
                     sample.box_classes,
-                    sample.points,
-                    sample.point_classes,
+                    points=sample.points,
+                    point_classes=sample.point_classes,
                     group=sample.group,
                 )
     return {
@@ -152,9 +152,9 @@ def summary_rows(report: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]
 
 
 def format_estimate(estimate: dict[str, Any]) -> str:
-    """``0.949 [0.88, 1.00]``, or a dash where nothing was measured."""
+    """``0.949 [0.88, 1.00]``, or ``n/a`` where nothing was measured."""
     if estimate["value"] is None:
-        return "–"
+        return "n/a"
     text = f"{estimate['value']:.3f}"
     if estimate["low"] is not None:
         text += f" [{estimate['low']:.2f}, {estimate['high']:.2f}]"

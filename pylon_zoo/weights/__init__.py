@@ -1,1 +1,55 @@
-""""""
+"""Checkpoints: what is published, where it is had, and that it is what it says."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pylon_zoo.weights.load import adapt_model, load_pretrained
+    from pylon_zoo.weights.locate import download
+    from pylon_zoo.weights.manifest import Entry, Manifest, Record, add_entry, load_manifest
+    from pylon_zoo.weights.publishing import from_pretrained, publish, push_to_hub
+    from pylon_zoo.weights.save import save_pretrained
+
+_HOME = {
+    "Entry": "manifest",
+    "Manifest": "manifest",
+    "Record": "manifest",
+    "adapt_model": "load",
+    "add_entry": "manifest",
+    "download": "locate",
+    "from_pretrained": "publishing",
+    "load_manifest": "manifest",
+    "load_pretrained": "load",
+    "publish": "publishing",
+    "push_to_hub": "publishing",
+    "save_pretrained": "save",
+}
+
+__all__ = [
+    "Entry",
+    "Manifest",
+    "Record",
+    "adapt_model",
+    "add_entry",
+    "download",
+    "from_pretrained",
+    "load_manifest",
+    "load_pretrained",
+    "publish",
+    "push_to_hub",
+    "save_pretrained",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -101,7 +101,7 @@ def disturb(model: nn.Module, layer: str) -> None:
 @pytest.mark.parametrize("method", methods.METHODS)
 @pytest.mark.parametrize(
     ("build", "layer", "head"),
-    [(zoo_model, "encoder", "head"), (plain_resnet, "layer4", "fc")],
+    [(zoo_model, "encoder", "pooling"), (plain_resnet, "layer4", "fc")],
 )
 def test_models_are_left_as_found(
     build: Callable[[], nn.Module],
@@ -123,11 +123,11 @@ def test_models_are_left_as_found(
     calls: list[bool] = []
     forward = model.get_submodule(head).forward
 
-    def fail(features: Tensor) -> Tensor:
+    def fail(values: Tensor) -> Tensor:
         calls.append(model.training)
         if len(calls) >= fails_at:
             raise RuntimeError("out of order")
-        return forward(features)
+        return forward(values)
 
     monkeypatch.setattr(model.get_submodule(head), "forward", fail)
     # In the search for a plain network's layer, at its one pass, and at Score-CAM's masks.
