@@ -6,8 +6,9 @@ import torch
 from PIL import Image
 
 import pylon_zoo
+from pylon_zoo import preprocessing
 from pylon_zoo.data import Sample
-from pylon_zoo.errors import ImageReadError, InvalidInputError, UnknownNameError
+from pylon_zoo.errors import ImageReadError, InvalidInputError, RangeWarning, UnknownNameError
 from pylon_zoo.preprocessing import Transform, create_transform, to_unit_range
 from pylon_zoo.spec import Preprocessing
 
@@ -118,3 +119,20 @@ def test_training_changes_images_and_evaluation_does_not() -> None:
     assert not torch.equal(train(image, generator), train(image, generator))
     with pytest.raises(UnknownNameError, match="light"):
         Transform(GRAY, "ligth")
+
+
+def test_an_image_that_uses_few_of_its_bits_is_warned_of_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(preprocessing, "_warned_of_dark", False)
+    twelve_bits = torch.arange(4096, dtype=torch.int32).to(torch.uint16).reshape(1, 64, 64)
+    with pytest.warns(RangeWarning, match=r"0\.0625 .*nearly black.*12 of 16"):
+        to_unit_range(twelve_bits)
+    to_unit_range(twelve_bits)
+    monkeypatch.setattr(preprocessing, "_warned_of_dark", False)
+    with pytest.warns(RangeWarning, match="scan"):
+        to_unit_range(torch.rand(1, 64, 64) / 257, "scan 3")
+    # Neither a black image nor one that fills the range is warned of.
+    monkeypatch.setattr(preprocessing, "_warned_of_dark", False)
+    to_unit_range(torch.zeros(1, 64, 64))
+    to_unit_range(torch.rand(1, 64, 64))
