@@ -2,6 +2,8 @@
 
 from pylon_zoo.data.bccd import BCCD
 from pylon_zoo.data.cached import Cached
+from pylon_zoo.data.files import FileDataset
+from pylon_zoo.data.nih14 import NIH14
 from pylon_zoo.data.phantom import Phantom
 from pylon_zoo.data.readers import find_images, read_image
 from pylon_zoo.data.sample import LocalizationDataset, Sample
@@ -10,8 +12,10 @@ from pylon_zoo.data.tiles import Tiles
 
 __all__ = [
     "BCCD",
+    "NIH14",
     "TASKS",
     "Cached",
+    "FileDataset",
     "LocalizationDataset",
     "Phantom",
     "Sample",

@@ -8,13 +8,15 @@ from typing import ClassVar
 
 from pylon_zoo.data.bccd import BCCD
 from pylon_zoo.data.cached import Cached
+from pylon_zoo.data.files import FileDataset
+from pylon_zoo.data.nih14 import NIH14
 from pylon_zoo.data.phantom import Phantom
 from pylon_zoo.data.sample import LocalizationDataset
 from pylon_zoo.data.tiles import Tiles
 from pylon_zoo.errors import DatasetError, unknown_name
 from pylon_zoo.spec import Preprocessing
 
-__all__ = ["TASKS", "BCCDTask", "PhantomTask", "Task", "open_task"]
+__all__ = ["TASKS", "BCCDTask", "FilesTask", "NIH14Task", "PhantomTask", "Task", "open_task"]
 
 
 class Task(ABC):
@@ -29,9 +31,9 @@ class Task(ABC):
     """
 
     name: ClassVar[str]
-    class_names: ClassVar[tuple[str, ...]]
-    preprocessing: ClassVar[Preprocessing]
-    splits: ClassVar[tuple[str, ...]]
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+    splits: tuple[str, ...]
     url: ClassVar[str]
     license: ClassVar[str]
 
@@ -147,7 +149,55 @@ class BCCDTask(Task):
         return BCCD(self.folder, split)
 
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (PhantomTask, BCCDTask)}
+class FilesTask(Task):
+    """A dataset of whole images in files: classified and localized on the same images."""
+
+    def __init__(self, root: str | None = None, seed: int = 0) -> None:
+        super().__init__(root, seed)
+        if root is None:
+            raise DatasetError(
+                f"{self.name} needs files: get the dataset from {self.url} and give its folder "
+                f"as root (--root DIR)."
+            )
+        self.folder = root
+
+    @abstractmethod
+    def dataset(self, split: str) -> FileDataset:
+        """All images of a split, whether their files are there or not."""
+
+    def training(self) -> LocalizationDataset:
+        """The train split."""
+        return self.dataset("train").require_files()
+
+    def selection(self) -> LocalizationDataset:
+        """The val split."""
+        return self.classification("val")
+
+    def classification(self, split: str) -> LocalizationDataset:
+        """Whole images."""
+        return self.dataset(split).require_files()
+
+    def localization(self, split: str) -> LocalizationDataset:
+        """Those of the whole images that have boxes."""
+        return self.dataset(split).with_boxes()
+
+
+class NIH14Task(FilesTask):
+    """NIH Chest X-ray 14 at 256 px, as in the PYLON paper."""
+
+    name = "nih14"
+    class_names = NIH14.CLASS_NAMES
+    splits = NIH14.SPLITS
+    preprocessing = Preprocessing.default(1)
+    url = NIH14.download_page
+    license = NIH14.license
+
+    def dataset(self, split: str) -> FileDataset:
+        """A split of the official release."""
+        return NIH14(self.folder, split)
+
+
+TASKS: dict[str, type[Task]] = {task.name: task for task in (PhantomTask, BCCDTask, NIH14Task)}
 
 
 def open_task(name: str, root: str | None = None, *, seed: int = 0) -> Task:
