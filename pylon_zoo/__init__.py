@@ -58,7 +58,13 @@ __all__ = [
 ]
 
 
+#: Reachable as ``pylon_zoo.data`` and so on without an import statement of their own.
+_SUBPACKAGES = frozenset({"data", "heatmaps", "metrics", "prediction", "training", "weights"})
+
+
 def __getattr__(name: str) -> Any:
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
@@ -67,4 +73,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_SUBPACKAGES})

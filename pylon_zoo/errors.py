@@ -23,6 +23,7 @@ __all__ = [
     "ManifestError",
     "MissingExtraError",
     "PylonZooError",
+    "RangeWarning",
     "StateDictError",
     "TrainingError",
     "UnknownNameError",
@@ -60,6 +61,10 @@ class InvalidOptionError(PylonZooError, ValueError):
 
 class InvalidInputError(PylonZooError, ValueError):
     """An image, label or array has a wrong shape, dtype or value."""
+
+
+class RangeWarning(UserWarning):
+    """An image's values lie far outside the range that models are trained on."""
 
 
 class ImageReadError(PylonZooError, OSError):

@@ -48,12 +48,18 @@ class Prediction:
     Attributes:
         sample: the image as it was given.
         findings: one per class, by falling probability.
+        classes: the index of each finding's class.
         probability_maps: (K, H, W) in [0, 1], in pixels of the image, in the order of ``findings``.
     """
 
     sample: Sample
     findings: tuple[Finding, ...]
+    classes: tuple[int, ...]
     probability_maps: Tensor
+
+    def boxes_of(self, position: int) -> Tensor:
+        """True boxes (N, 4) of the class of ``findings[position]``, where they are known."""
+        return self.sample.boxes[self.sample.box_classes == self.classes[position]]
 
 
 def predict(
@@ -85,4 +91,6 @@ def predict(
             hit = bool(((x >= x0) & (x <= x1) & (y >= y0) & (y <= y1)).any())
         findings.append(Finding(model.spec.class_name(k), float(probabilities[k]), x, y, hit))
     order = sorted(range(len(findings)), key=lambda k: -findings[k].probability)
-    return Prediction(sample, tuple(findings[k] for k in order), maps[0].sigmoid()[order].cpu())
+    return Prediction(
+        sample, tuple(findings[k] for k in order), tuple(order), maps[0].sigmoid()[order].cpu()
+    )

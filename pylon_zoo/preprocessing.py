@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -14,7 +15,7 @@ from torch import Generator, Tensor
 from pylon_zoo.data.readers import image_to_tensor, read_image
 from pylon_zoo.data.sample import Sample
 from pylon_zoo.data.transforms import AUGMENTATIONS
-from pylon_zoo.errors import InvalidInputError, unknown_name
+from pylon_zoo.errors import InvalidInputError, RangeWarning, unknown_name
 from pylon_zoo.spec import Preprocessing
 
 if TYPE_CHECKING:
@@ -149,11 +150,17 @@ def to_unit_range(image: Tensor, source: str = "the image") -> Tensor:
 
     Raises:
         InvalidInputError: another dtype, NaN, infinity, or floats outside [0, 1].
+
+    Warns:
+        RangeWarning: 16 bits or floats of which only the lowest sixteenth of the range is used;
+            once a process.
     """
     if image.dtype == torch.uint8:
         return image.to(torch.float32) / 255
     if image.dtype == torch.uint16:
-        return image.to(torch.float32) / 65535
+        scaled = image.to(torch.float32) / 65535
+        _warn_of_dark(scaled, source)
+        return scaled
     if not image.dtype.is_floating_point:
         raise InvalidInputError(
             f"{source}: pixels must be uint8, uint16 or floats in [0, 1]; got {image.dtype}."
@@ -166,7 +173,32 @@ def to_unit_range(image: Tensor, source: str = "the image") -> Tensor:
             f"{source}: float pixels must lie in [0, 1]; got {low:g} to {high:g}. Divide by the "
             f"largest value that the format can hold (255 for 8 bits)."
         )
+    _warn_of_dark(image, source)
     return image.to(torch.float32)
+
+
+_warned_of_dark = False
+
+
+def _warn_of_dark(image: Tensor, source: str) -> None:
+    """Warn, once a process, of values that fill only the lowest sixteenth of the range.
+
+    12 bits stored in 16, or 8 bits divided by 65535: to a model, an image that is nearly black.
+    """
+    global _warned_of_dark  # noqa: PLW0603
+    if _warned_of_dark or not image.numel():
+        return
+    low, high = (float(v) for v in image.aminmax())
+    if low < high < 1 / 16:
+        _warned_of_dark = True
+        warnings.warn(
+            f"{source}: the brightest pixel is {high:.4f} on a scale of 0 to 1. Models are trained "
+            f"on images that fill that scale; this one looks nearly black to them. If only the "
+            f"lower bits of its type are used (12 of 16), multiply accordingly. Further images are "
+            f"not warned of.",
+            RangeWarning,
+            stacklevel=2,
+        )
 
 
 def _match_channels(image: Tensor, channels: int, source: str) -> Tensor:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import fnmatch
 import inspect
-import json
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pylon_zoo.encoders import survey
 from pylon_zoo.errors import InvalidOptionError, unknown_name
 from pylon_zoo.spec import ModelSpec, Preprocessing, split_model_name
 
@@ -21,13 +19,24 @@ __all__ = ["ARCHITECTURES", "build_model", "create_model", "list_encoders", "lis
 
 #: The class of each architecture in :mod:`pylon_zoo.architectures`, by the name that begins its
 #: models' names. Names only: listing models must not import torch.
-ARCHITECTURES = {"pylon": "PYLON", "cam": "CAM"}
+ARCHITECTURES = {
+    "pylon": "PYLON",
+    "cam": "CAM",
+    "li2018": "Li2018",
+    "unet": "UNet",
+    "fpn": "FPN",
+    "pan": "PAN",
+    "deeplabv3plus": "DeepLabV3Plus",
+}
+
+#: Output strides that an architecture's encoder may be built with, the default first; others: 32.
+OUTPUT_STRIDES = {"deeplabv3plus": (16, 32)}
+
+#: Options that go to the encoder, not to the architecture.
+ENCODER_OPTIONS = ("img_size", "output_stride")
 
 #: What the PYLON paper trains: 14 findings on one-channel radiographs.
 DEFAULT_NUM_CLASSES, DEFAULT_IN_CHANS = 14, 1
-
-#: Options that go to the encoder, not to the architecture.
-ENCODER_OPTIONS = ("img_size",)
 
 
 def create_model(
@@ -57,7 +66,7 @@ def create_model(
             ``"a1_in1k"``); downloads them.
         class_names: K names that the model carries.
         **architecture_options: options of the architecture, e.g. ``pooling="avg"``, and
-            ``img_size`` for encoders that are bound to one size.
+            ``img_size=(H, W)`` for encoders that are bound to one size.
 
     Raises:
         UnknownNameError: no such architecture, encoder, tag or option; suggests the nearest.
@@ -81,7 +90,11 @@ def create_model(
             class_names=names,
             preprocessing=Preprocessing.default(channels),
         )
-        return build_model(spec, encoder_pretrained=encoder_pretrained)
+        model = build_model(spec, encoder_pretrained=encoder_pretrained)
+        height, width = model.encoder.nearest_size(*spec.preprocessing.input_size[1:])
+        preprocessing = replace(spec.preprocessing, input_size=(channels, height, width))
+        model.spec = replace(spec, preprocessing=preprocessing)
+        return model
 
     from pylon_zoo.weights.load import adapt_model, load_pretrained
     from pylon_zoo.weights.manifest import load_manifest
@@ -101,7 +114,7 @@ def create_model(
                 )
         spec = replace(spec, options={**spec.options, **architecture_options})
     if pretrained:
-        model: LocalizationModel = load_pretrained(entry.name)
+        model = load_pretrained(entry.name)
     else:
         model = build_model(replace(spec, tag=""), encoder_pretrained=encoder_pretrained)
     adapt_model(model, num_classes=num_classes, in_chans=in_chans, class_names=class_names)
@@ -113,7 +126,13 @@ def build_model(spec: ModelSpec, *, encoder_pretrained: bool | str = False) -> L
     from pylon_zoo import architectures
 
     _check_options(spec.architecture, spec.options)
-    options = dict(spec.options)
+    strides = OUTPUT_STRIDES.get(spec.architecture, (32,))
+    options = {"output_stride": strides[0], **spec.options}
+    if options["output_stride"] not in strides:
+        raise InvalidOptionError(
+            f"output_stride of {spec.architecture!r} must be one of {list(strides)}; "
+            f"got {options['output_stride']!r}."
+        )
     encoder_options = {k: options.pop(k) for k in ENCODER_OPTIONS if k in options}
     encoder = architectures.Encoder(
         spec.encoder, in_chans=spec.in_chans, pretrained=encoder_pretrained, **encoder_options
@@ -134,21 +153,15 @@ def _check_options(architecture: str, options: dict[str, Any]) -> None:
 
     signature = inspect.signature(getattr(architectures, ARCHITECTURES[architecture]))
     known = {p for p in signature.parameters if p not in ("encoder", "num_classes")}
+    known |= {o for o in ENCODER_OPTIONS if o != "output_stride" or architecture in OUTPUT_STRIDES}
     for option in options:
-        if option not in known and option not in ENCODER_OPTIONS:
+        if option not in known:
             raise unknown_name(
                 f"option of architecture {architecture!r},",
                 option,
-                [*known, *ENCODER_OPTIONS],
-                hint="It takes " + ", ".join(sorted([*known, *ENCODER_OPTIONS])) + ".",
+                known,
+                hint="It takes " + ", ".join(sorted(known)) + ".",
             )
-
-
-@lru_cache(maxsize=1)
-def _encoder_survey() -> dict[str, Any]:
-    path = Path(__file__).parent / "architectures" / "encoders.json"
-    survey: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return survey
 
 
 def list_encoders(pattern: str = "*") -> list[str]:
@@ -157,7 +170,7 @@ def list_encoders(pattern: str = "*") -> list[str]:
     They come from a survey of one timm version (``architectures/encoders.json`` says which); an
     encoder that a newer timm has added works all the same, by its name.
     """
-    return sorted(fnmatch.filter(_encoder_survey()["encoders"], pattern))
+    return sorted(fnmatch.filter(survey()["encoders"], pattern))
 
 
 def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
@@ -171,6 +184,10 @@ def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
         from pylon_zoo.weights.manifest import load_manifest
 
         return sorted(fnmatch.filter(load_manifest().names, pattern))
-    encoders = list_encoders()
-    names = [f"{arch}_{encoder}" for arch in ARCHITECTURES for encoder in encoders]
+    names = [
+        f"{architecture}_{encoder}"
+        for architecture in ARCHITECTURES
+        for encoder, record in survey()["encoders"].items()
+        if record["dilates"] or architecture not in OUTPUT_STRIDES
+    ]
     return sorted(fnmatch.filter(names, pattern))

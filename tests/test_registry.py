@@ -77,6 +77,8 @@ def test_spec_rebuilds_the_model() -> None:
         ("pylon_resnet5O", {}, "encoder", "resnet50"),
         ("pylon_test_resnet", {"num_ups": 2}, "option of architecture 'pylon',", "num_up"),
         ("cam_test_resnet", {"num_up": 2}, "option of architecture 'cam',", None),
+        ("pan_test_resnet", {"output_stride": 16}, "option of architecture 'pan',", None),
+        ("fpn_test_resnet", {"norm": "bach"}, "norm", "batch"),
         ("pylon_test_resnet", {"pooling": "mx"}, "pooling", "max"),
     ],
 )
@@ -118,7 +120,37 @@ def test_list_encoders() -> None:
 def test_list_models() -> None:
     names = list_models()
     assert names == sorted(names)
-    assert len(names) == len(ARCHITECTURES) * len(list_encoders())
+    assert len(list_models("pylon_*")) == len(list_encoders())
     assert {f"{architecture}_resnet50" for architecture in ARCHITECTURES} <= set(names)
     assert list_models("pylon_resnet50*")[0] == "pylon_resnet50"
     assert list_models("no_such_*") == []
+
+
+def test_models_that_need_an_option_are_not_listed() -> None:
+    """DeepLabv3+ dilates its encoder; those that cannot be dilated take output_stride=32."""
+    assert list_models("*plus_densenet121") == []
+    with pytest.raises(InvalidOptionError, match="Take output_stride=32"):
+        create_model("deeplabv3plus_densenet121")
+    with pytest.raises(InvalidOptionError, match=r"must be one of \[16, 32\]; got 8"):
+        create_model("deeplabv3plus_test_resnet", output_stride=8)
+    for stride in (16, 32):
+        model = create_model("deeplabv3plus_test_resnet", output_stride=stride)
+        assert max(model.encoder.channels) == stride
+        assert build_model(model.spec).encoder.channels == model.encoder.channels
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "size"),
+    [
+        ("pylon_test_resnet", {}, (256, 256)),
+        ("pylon_test_coatnet", {}, (160, 160)),
+        ("pylon_test_coatnet", {"img_size": (128, 192)}, (128, 192)),
+        ("pylon_test_maxvit", {}, (320, 320)),
+    ],
+)
+def test_preprocessing_makes_a_size_that_the_encoder_takes(
+    name: str, options: dict[str, Any], size: tuple[int, int]
+) -> None:
+    model = create_model(name, **options)
+    assert model.spec.preprocessing.input_size == (1, *size)
+    model.encoder.check_size(*size)

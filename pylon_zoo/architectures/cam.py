@@ -26,7 +26,7 @@ class CAM(LocalizationModel):
         Args:
             encoder: its features at stride 32 are used.
             num_classes: K.
-            pooling: ``"max"`` or ``"avg"``.
+            pooling: what makes logits of the maps; the PYLON paper takes ``"max"``.
         """
         super().__init__()
         self.encoder = encoder

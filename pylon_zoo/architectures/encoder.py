@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from typing import Any
 
 import timm
+import torch
 from torch import Tensor, nn
 
-from pylon_zoo.errors import InvalidOptionError, unknown_name
+from pylon_zoo.encoders import similar_encoders, survey
+from pylon_zoo.errors import InvalidInputError, InvalidOptionError, unknown_name
 
-__all__ = ["STRIDES", "Encoder"]
+__all__ = ["MIN_SIZE", "STRIDES", "Encoder", "describe", "size_limits", "takes_size"]
 
 #: Strides that every architecture may rely on.
 STRIDES = (4, 8, 16, 32)
+
+#: Smallest side, in pixels, of an image that a model accepts: two cells at stride 32.
+MIN_SIZE = 64
 
 
 class Encoder(nn.Module):
@@ -21,8 +28,9 @@ class Encoder(nn.Module):
     Attributes:
         name: the timm model's name, without a pretrained tag.
         in_chans: channels of an input image.
-        img_size: (H, W) that the parameters were made for, or None for any size.
-        channels: channels by stride, e.g. ``{2: 64, 4: 256, 8: 512, 16: 1024, 32: 2048}``.
+        channels: channels by stride, e.g. ``{1: 1, 2: 64, 4: 256, 8: 512, 16: 1024, 32: 2048}``.
+        img_size: (H, W), the only size of image that the encoder takes, or None.
+        multiple: what both sides of an image must be multiples of; 1 for most encoders.
     """
 
     def __init__(
@@ -31,7 +39,7 @@ class Encoder(nn.Module):
         *,
         in_chans: int = 1,
         pretrained: bool | str = False,
-        img_size: int | tuple[int, int] | None = None,
+        img_size: int | Sequence[int] | None = None,
         output_stride: int = 32,
     ) -> None:
         """Build the encoder.
@@ -57,11 +65,16 @@ class Encoder(nn.Module):
                 "encoder",
                 name,
                 timm.list_models(),
-                hint="Encoders are timm's models; timm.list_models() lists them.",
+                hint="Encoders are timm's models; pylon_zoo.list_encoders() lists those that work.",
             )
+        record = survey()["encoders"].get(name)
+        if name in survey()["refused"]:
+            raise _no_pyramid(name, survey()["refused"][name])
+        if output_stride != 32 and record and not record["dilates"]:
+            raise _no_dilation(name, output_stride, record)
         options: dict[str, Any] = {}
         if img_size is not None:
-            options["img_size"] = img_size
+            options["img_size"] = _height_width(img_size)
         if output_stride != 32:
             options["output_stride"] = output_stride
         full_name = f"{name}.{pretrained}" if isinstance(pretrained, str) else name
@@ -79,27 +92,162 @@ class Encoder(nn.Module):
                 f"timm cannot build {full_name!r} as a feature extractor{what}: {error}"
             ) from error
         self.name = name
-        self.img_size = (img_size, img_size) if isinstance(img_size, int) else img_size
         self.in_chans = in_chans
-
-        reductions: list[int] = self.model.feature_info.reduction()
-        channels: list[int] = self.model.feature_info.channels()
-        # Where a stride comes twice, the deeper feature has seen more.
-        self._index = {stride: index for index, stride in enumerate(reductions)}
-        self.channels = {stride: channels[index] for stride, index in self._index.items()}
-        needed = STRIDES if output_stride == 32 else tuple(s for s in STRIDES if s <= output_stride)
-        if not set(needed) <= set(self.channels):
-            raise InvalidOptionError(
-                f"Encoder {name!r} gives features at strides {sorted(self.channels)}; the "
-                f"architectures need {list(needed)}. Choose one with a feature pyramid, e.g. "
-                f"resnet18, regnetx_002, convnext_atto or densenet121."
-            )
-        # Swin, mambaout and their like compute in (B, H, W, C).
-        self._channels_last = str(getattr(self.model, "output_fmt", "NCHW")).endswith("NHWC")
+        info = self.model.feature_info
+        self.channels = {
+            1: in_chans,
+            **dict(zip(info.reduction(), info.channels(), strict=True)),
+        }
+        if not {stride for stride in STRIDES if stride <= output_stride} <= set(self.channels):
+            raise _no_pyramid(name, describe(name, self.model))
+        if max(self.channels) > output_stride:
+            raise _no_dilation(name, output_stride, describe(name, self.model))
+        if record is None or img_size is not None:
+            # Newer than the survey, or built for another size: try, without data, on a copy.
+            trial = copy.deepcopy(self.model).to("meta")
+            record = size_limits(trial, in_chans, options.get("img_size"))
+            if record is None:
+                raise InvalidOptionError(
+                    f"Encoder {name!r} does not work with img_size={img_size}. Take sides that are "
+                    f"multiples of 32, or of its default size."
+                )
+        self.multiple: int = record.get("multiple", 1)
+        self.img_size: tuple[int, int] | None = (
+            tuple(record["img_size"]) if "img_size" in record else None
+        )
 
     def forward(self, images: Tensor) -> dict[int, Tensor]:
-        """(B, C, H, W) -> features by stride s, each (B, channels[s], ceil(H/s), ceil(W/s))."""
-        features = self.model(images)
-        if self._channels_last:
-            features = [feature.permute(0, 3, 1, 2) for feature in features]
-        return {stride: features[index] for stride, index in self._index.items()}
+        """(B, C, H, W) -> features by stride s, each (B, channels[s], H/s, W/s).
+
+        A side that is no multiple of s is rounded up or, by families that cut the image into
+        patches, down. Stride 1 is the image itself, unless the encoder (vgg) has features there.
+        """
+        return {1: images, **feature_pyramid(self.model, images)}
+
+    def nearest_size(self, height: int, width: int) -> tuple[int, int]:
+        """The size that the encoder takes and that is nearest to this one."""
+        if self.img_size:
+            return self.img_size
+        m = self.multiple
+        return max(1, round(height / m)) * m, max(1, round(width / m)) * m
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raise :class:`InvalidInputError` unless the encoder takes images of this size."""
+        valid = self.nearest_size(height, width)
+        if (height, width) == valid:
+            return
+        accepted = f"images of exactly {valid[0]} x {valid[1]} (height x width)"
+        if not self.img_size:
+            accepted = (
+                f"images whose sides are multiples of {self.multiple}, e.g. {valid[0]} x "
+                f"{valid[1]} (height x width)"
+            )
+        remedy = "Resize them, e.g. with pylon_zoo.create_transform(model)"
+        if survey()["encoders"].get(self.name, {}).get("adjustable", True):
+            remedy += f", or create the model with img_size=({height}, {width})"
+        raise InvalidInputError(
+            f"Encoder {self.name!r} takes {accepted}; got {height} x {width}. {remedy}."
+        )
+
+
+def feature_pyramid(model: Any, images: Tensor) -> dict[int, Tensor]:
+    """The features of a timm feature extractor by stride, (B, C, H, W).
+
+    Where a stride comes twice, the deeper feature is taken: it has seen more.
+    """
+    features: list[Tensor] = model(images)
+    # Swin, mambaout and their like compute in (B, H, W, C).
+    if str(getattr(model, "output_fmt", "NCHW")).endswith("NHWC"):
+        features = [feature.permute(0, 3, 1, 2) for feature in features]
+    return dict(zip(model.feature_info.reduction(), features, strict=True))
+
+
+def takes_size(model: Any, in_chans: int, height: int, width: int) -> bool:
+    """Whether a timm feature extractor on the meta device takes images of this size.
+
+    Its features must also lie on the grid of their strides: H/s x W/s cells, give or take one.
+    """
+    try:
+        with torch.no_grad():
+            images = torch.empty(1, in_chans, height, width, device="meta")
+            features = feature_pyramid(model, images)
+    except (AssertionError, IndexError, RuntimeError, TypeError, ValueError):
+        return False
+    channels = dict(zip(model.feature_info.reduction(), model.feature_info.channels(), strict=True))
+    return all(
+        feature.shape[1] == channels[stride]
+        and abs(feature.shape[2] - height / stride) <= 1
+        and abs(feature.shape[3] - width / stride) <= 1
+        for stride, feature in features.items()
+    )
+
+
+def size_limits(
+    model: Any, in_chans: int, img_size: tuple[int, int] | None = None
+) -> dict[str, Any] | None:
+    """What sizes of image a timm feature extractor on the meta device takes, found by trying.
+
+    Args:
+        model: the feature extractor.
+        in_chans: channels of an image.
+        img_size: (H, W) that it was built for; None means its default.
+
+    Returns:
+        ``{}`` for any size of 64 px or more, ``{"multiple": m}`` or ``{"img_size": (H, W)}``; None
+        if it takes no size that was tried.
+    """
+    default = img_size or tuple(model.pretrained_cfg["input_size"][1:])
+
+    def takes(*sizes: tuple[int, int]) -> bool:
+        return all(takes_size(model, in_chans, *size) for size in sizes)
+
+    if takes((64, 64), (97, 65), (225, 310)):
+        return {}
+    for m in (32, 64, 128, 256, *default[:1]):
+        least = max(m, MIN_SIZE)
+        if takes((least, least), (least + m, least), (3 * m, 5 * m)):
+            return {"multiple": m}
+    return {"img_size": default} if takes(default) else None
+
+
+def describe(name: str, model: Any) -> dict[str, Any]:
+    """A timm feature extractor's family, parameters and strides, as the survey records them."""
+    return {
+        "family": timm.model_entrypoint(name).__module__.rpartition(".")[2],
+        "params": sum(p.numel() for p in model.parameters()),
+        "strides": list(model.feature_info.reduction()),
+    }
+
+
+def _no_pyramid(name: str, record: dict[str, Any]) -> InvalidOptionError:
+    strides = sorted(set(record["strides"]))
+    return InvalidOptionError(
+        f"Encoder {name!r} gives features at strides {strides or 'that do not divide the image'}; "
+        f"the architectures need {list(STRIDES)}. Similar ones that work: "
+        f"{_similar(name, record)}. pylon_zoo.list_encoders() lists all."
+    )
+
+
+def _no_dilation(name: str, stride: int, record: dict[str, Any]) -> InvalidOptionError:
+    return InvalidOptionError(
+        f"Encoder {name!r} cannot be dilated to output_stride={stride}. Take output_stride=32, or "
+        f"a similar encoder that can: {_similar(name, record, dilates=True)}."
+    )
+
+
+def _similar(name: str, record: dict[str, Any], *, dilates: bool = False) -> str:
+    return ", ".join(similar_encoders(name, record["family"], record["params"], dilates=dilates))
+
+
+def _height_width(img_size: Any) -> tuple[int, int]:
+    sides = [img_size, img_size] if isinstance(img_size, int) else img_size
+    if (
+        not isinstance(sides, (list, tuple))
+        or len(sides) != 2
+        or not all(isinstance(side, int) and side >= MIN_SIZE for side in sides)
+    ):
+        raise InvalidOptionError(
+            f"img_size must be a side or (height, width) of at least {MIN_SIZE} px; "
+            f"got {img_size!r}."
+        )
+    return sides[0], sides[1]

@@ -5,17 +5,52 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["ConvBNReLU", "init_decoder", "init_head", "resize_like"]
+__all__ = ["ConvBNReLU", "PyramidAttention", "init_decoder", "init_head", "resize_like"]
 
 
 class ConvBNReLU(nn.Sequential):
-    """Convolution (stride 1, padding k//2, with bias), batch norm, ReLU."""
+    """Convolution (stride 1, padding k//2), batch norm, ReLU."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 1) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int = 1, *, bias: bool = True
+    ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias
+        )
         self.bn = nn.BatchNorm2d(out_channels)
         self.relu = nn.ReLU(inplace=True)
+
+
+class PyramidAttention(nn.Module):
+    """Weighs the deepest features by a one-channel map gathered over three coarser scales.
+
+    The feature pyramid attention of PAN (Li et al., BMVC 2018, figure 3) without its global
+    average pooling, as PYLON takes it over (arXiv 2010.11475, figure 3).
+    """
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.mid = ConvBNReLU(in_channels, channels, 1)
+        self.down1 = ConvBNReLU(in_channels, 1, 7)  # stride 64
+        self.down2 = ConvBNReLU(1, 1, 5)  # stride 128
+        self.down3 = ConvBNReLU(1, 1, 3)  # stride 256
+        self.up3 = ConvBNReLU(1, 1, 3)
+        self.up2 = ConvBNReLU(1, 1, 5)
+        self.up1 = ConvBNReLU(1, 1, 7)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, in_channels, h, w) -> (B, channels, h, w)."""
+        # ceil_mode: an odd side keeps its last row, and a side of one cell stays one cell, so
+        # that any image of 64 px or more gets through; on even sides nothing changes.
+        at_64 = self.down1(F.max_pool2d(features, 2, ceil_mode=True))
+        at_128 = self.down2(F.max_pool2d(at_64, 2, ceil_mode=True))
+        at_256 = self.down3(F.max_pool2d(at_128, 2, ceil_mode=True))
+        up = resize_like(self.up3(at_256), at_128)
+        up = resize_like(self.up2(at_128) + up, at_64)
+        up = resize_like(self.up1(at_64) + up, features)
+        out: Tensor = self.mid(features) * up
+        return out
 
 
 def resize_like(features: Tensor, target: Tensor) -> Tensor:

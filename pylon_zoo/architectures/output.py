@@ -7,16 +7,13 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pylon_zoo.architectures.encoder import Encoder
+from pylon_zoo.architectures.encoder import MIN_SIZE, Encoder
 from pylon_zoo.architectures.layers import init_head
 from pylon_zoo.architectures.pooling import create_pooling
 from pylon_zoo.errors import InvalidInputError, InvalidOptionError
 from pylon_zoo.spec import ModelSpec
 
-__all__ = ["MIN_SIZE", "LocalizationModel", "LocalizationOutput"]
-
-#: Smallest side, in pixels, of an image that a model accepts: two cells at stride 32.
-MIN_SIZE = 64
+__all__ = ["LocalizationModel", "LocalizationOutput", "check_images"]
 
 
 class LocalizationOutput(NamedTuple):
@@ -39,11 +36,14 @@ class LocalizationModel(nn.Module):
     :meth:`decode` how features become the input of ``self.head``.
 
     Attributes:
-        map_stride: stride of the features that the maps lie on.
+        map_stride: pixels of the input between two neighbouring cells of a map (of li2018's: of
+            the features that its maps are resized from).
         spec: set by :func:`pylon_zoo.create_model`: classes, preprocessing and options.
     """
 
     architecture: ClassVar[str]
+    #: Output strides that the encoder may be built with, the usual one first.
+    output_strides: ClassVar[tuple[int, ...]] = (32,)
     map_stride: int
     spec: ModelSpec
 
@@ -60,9 +60,17 @@ class LocalizationModel(nn.Module):
         """Features by stride -> (B, D, h, w), the input of the head."""
         raise NotImplementedError
 
-    def map_step(self, cells: int, pixels: int) -> float:
-        """Pixels between neighbouring cells along a side of ``cells`` for ``pixels`` of image."""
-        return float(self.map_stride)
+    def class_maps(self, features: dict[int, Tensor]) -> Tensor:
+        """Features by stride -> (B, K, h, w), of the dtype that the head computes in."""
+        maps: Tensor = self.head(self.decode(features))
+        return maps
+
+    def map_steps(self, image_size: tuple[int, int]) -> tuple[float, float]:
+        """Pixels of the input from one cell of a map to the next, (down, across).
+
+        The first cell lies where the encoder's first cell at stride ``map_stride`` lies.
+        """
+        return self.map_stride, self.map_stride
 
     def forward(self, images: Tensor) -> LocalizationOutput:
         """Class maps and logits of a batch.
@@ -77,7 +85,8 @@ class LocalizationModel(nn.Module):
         """
         if not torch.compiler.is_compiling():
             check_images(images, self.encoder.in_chans)
-        maps = self.head(self.decode(self.encoder(images)))
+            self.encoder.check_size(*images.shape[-2:])
+        maps = self.class_maps(self.encoder(images))
         # Under autocast the maps are 16 bit, in which neighbouring cells round to the same value
         # and the maximum is lost; float64 stays float64.
         maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
@@ -113,8 +122,11 @@ class LocalizationModel(nn.Module):
         return self.head.out_channels
 
 
-def check_images(images: Tensor, in_chans: int) -> None:
-    """Raise :class:`InvalidInputError` unless ``images`` is a float (B, C, H, W) that fits."""
+def check_images(images: Tensor, in_chans: int | None) -> None:
+    """Raise :class:`InvalidInputError` unless ``images`` is a float (B, C, H, W) that fits.
+
+    ``in_chans`` is None for a network that is not the zoo's: any channels and size will do.
+    """
     shape = tuple(images.shape)
     if images.ndim != 4:
         raise InvalidInputError(
@@ -123,13 +135,13 @@ def check_images(images: Tensor, in_chans: int) -> None:
         )
     if shape[0] == 0:
         raise InvalidInputError(f"The batch is empty: shape {shape}. Give at least one image.")
-    if shape[1] != in_chans:
+    if in_chans is not None and shape[1] != in_chans:
         raise InvalidInputError(
             f"This model takes {in_chans} channel(s); got {shape[1]} (shape {shape}). "
             f"pylon_zoo.create_transform(model) converts gray and RGB images, or create the model "
             f"with in_chans={shape[1]}."
         )
-    if min(shape[2:]) < MIN_SIZE:
+    if in_chans is not None and min(shape[2:]) < MIN_SIZE:
         raise InvalidInputError(
             f"Images must be at least {MIN_SIZE} px on each side; got {shape[2]} x {shape[3]} "
             f"(height x width). Resize them, e.g. with pylon_zoo.create_transform(model)."

@@ -2,45 +2,17 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pylon_zoo.architectures.encoder import Encoder
-from pylon_zoo.architectures.layers import ConvBNReLU, init_decoder, resize_like
+from pylon_zoo.architectures.layers import ConvBNReLU, PyramidAttention, init_decoder, resize_like
 from pylon_zoo.architectures.output import LocalizationModel
 from pylon_zoo.errors import InvalidOptionError
 
-__all__ = ["PYLON", "PyramidAttention", "UpBlock"]
-
-
-class PyramidAttention(nn.Module):
-    """Weighs the deepest features by a one-channel map gathered over three coarser scales.
-
-    The paper's figure 3: PAN's feature pyramid attention without its global average pooling.
-    """
-
-    def __init__(self, in_channels: int, channels: int) -> None:
-        super().__init__()
-        self.mid = ConvBNReLU(in_channels, channels, 1)
-        self.down1 = ConvBNReLU(in_channels, 1, 7)  # stride 64
-        self.down2 = ConvBNReLU(1, 1, 5)  # stride 128
-        self.down3 = ConvBNReLU(1, 1, 3)  # stride 256
-        self.up3 = ConvBNReLU(1, 1, 3)
-        self.up2 = ConvBNReLU(1, 1, 5)
-        self.up1 = ConvBNReLU(1, 1, 7)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, in_channels, h, w) -> (B, channels, h, w)."""
-        # ceil_mode: an odd side keeps its last row, and a side of one cell stays one cell, so
-        # that any image of 64 px or more gets through; on even sides nothing changes.
-        at_64 = self.down1(F.max_pool2d(features, 2, ceil_mode=True))
-        at_128 = self.down2(F.max_pool2d(at_64, 2, ceil_mode=True))
-        at_256 = self.down3(F.max_pool2d(at_128, 2, ceil_mode=True))
-        up = resize_like(self.up3(at_256), at_128)
-        up = resize_like(self.up2(at_128) + up, at_64)
-        up = resize_like(self.up1(at_64) + up, features)
-        mid: Tensor = self.mid(features)
-        return mid * up
+__all__ = ["PYLON", "UpBlock"]
 
 
 class UpBlock(nn.Module):
@@ -55,8 +27,8 @@ class UpBlock(nn.Module):
 
     def forward(self, below: Tensor, skip: Tensor) -> Tensor:
         """(B, channels, h, w), (B, skip_channels, 2h, 2w) -> (B, channels, 2h, 2w)."""
-        brought: Tensor = self.skip(skip)
-        return resize_like(below, skip) + brought
+        out: Tensor = resize_like(below, skip) + self.skip(skip)
+        return out
 
 
 class PYLON(LocalizationModel):
@@ -134,3 +106,26 @@ class PYLON(LocalizationModel):
         for stride, up in zip(self.skip_strides, self.ups, strict=True):
             decoded = up(decoded, features[stride])
         return decoded
+
+    def class_maps(self, features: dict[int, Tensor]) -> Tensor:
+        """Features by stride -> (B, K, h, w).
+
+        In eval mode each level is projected to its K classes before it is upsampled: a 1 x 1 head
+        acts on channels and bilinear upsampling on places, so that the two commute, and K maps are
+        cheaper to upsample than D features. The head's bias passes through, since interpolation
+        weights sum to one.
+        """
+        head, decoder = self.head, (self.head, *self.ups)
+        if (
+            self.training
+            or head.kernel_size != (1, 1)
+            or head.out_channels >= head.in_channels
+            # Somebody wants to see a decoder feature, which would not be computed.
+            or any(module._forward_hooks or module._forward_pre_hooks for module in decoder)
+        ):
+            return super().class_maps(features)
+        maps = F.conv2d(self.attention(features[32]), head.weight, head.bias)
+        for stride, up in zip(self.skip_strides, self.ups, strict=True):
+            skip: Tensor = cast(UpBlock, up).skip(features[stride])
+            maps = resize_like(maps, skip) + F.conv2d(skip, head.weight)
+        return maps

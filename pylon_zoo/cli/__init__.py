@@ -1,1 +1,1 @@
-""""""
+"""The command ``pylon-zoo``: parse, call the library, print."""

@@ -81,7 +81,7 @@ class _Canvas:
         # Lungs: a tapered oval each, cut off below by the dome of its diaphragm.
         self.lungs: list[Array] = []
         self.lung_shapes: list[tuple[float, float, float, float]] = []
-        top, height = u(0.1, 0.14), u(0.56, 0.64)
+        top, height = u(0.07, 0.11), u(0.7, 0.77)
         for direction in (-1, 1):
             cx = self.center + direction * u(0.205, 0.225)
             cy, rx, ry = top + height * 0.55, u(0.145, 0.165), height * 0.58
@@ -101,7 +101,7 @@ class _Canvas:
         self.image += spine * (0.13 + 0.03 * np.sin(y * u(80, 95)))
         # Ribs: arcs that fall towards the sides, brighter where they are seen edge-on.
         phase = (y - 1.1 * side - 1.6 * (side - 0.2) ** 2) * u(76, 86) + u(0, 6)
-        ribs = (np.clip(np.cos(phase), 0.2, 1) - 0.2) * _smoothstep((0.82 - y) / 0.1)
+        ribs = (np.clip(np.cos(phase), 0.2, 1) - 0.2) * _smoothstep((0.98 - y) / 0.1)
         self.image += torso * _smoothstep((side - 0.06) / 0.05) * ribs * u(0.06, 0.1)
         for direction in (-1, 1):  # clavicles
             line = y - (0.145 - direction * 0.22 * (x - self.center))
@@ -115,6 +115,7 @@ class _Canvas:
         )
         heart = self.ellipse(*self.heart, *self.heart_radii)
         self.heart_mask = heart < 1
+        self.taken = self.heart_mask.copy()
         shade = np.maximum(
             _smoothstep((1 - heart) / 0.15),
             0.8 * _smoothstep((1 - self.ellipse(self.center, 0.3, 0.062, 0.22)) / 0.3),
@@ -122,7 +123,7 @@ class _Canvas:
         self.image += shade * np.clip(0.66 - self.image, 0, 1)
 
     def lung_point(self, margin: float) -> tuple[float, float, int]:
-        """A random place (x, y) at least ``margin`` inside a lung and off the heart; its lung."""
+        """A random place (x, y) at least ``margin`` inside a lung, off heart and metal."""
         while True:
             which = int(self.rng.integers(2))
             cx, cy, rx, ry = self.lung_shapes[which]
@@ -132,18 +133,18 @@ class _Canvas:
                 (min(int((py + dy) * self.size), self.size - 1), int((px + dx) * self.size))
                 for dx, dy in reach
             ]
-            if all(self.lungs[which][c] > 0.9 and not self.heart_mask[c] for c in cells):
+            if all(self.lungs[which][c] > 0.9 and not self.taken[c] for c in cells):
                 return px, py, which
 
     # One method a finding; each draws it and marks its box.
 
     def nodule(self, kind: int) -> None:
-        """A small round opacity, 2 to 4 % of the side across; one to three of them."""
-        for _ in range(int(self.rng.integers(1, 4))):
+        """A small dense round opacity, 2 to 4 % of the side across; one to four of them."""
+        for _ in range(int(self.rng.integers(1, 5))):
             radius = self.rng.uniform(0.0105, 0.0195)
             cx, cy, _lung = self.lung_point(2 * radius)
             distance = self.ellipse(cx, cy, radius, radius)
-            self.image += self.rng.uniform(0.26, 0.4) * np.sqrt(np.clip(1 - distance**2, 0, 1))
+            self.image += self.rng.uniform(0.36, 0.52) * np.sqrt(np.clip(1 - distance**2, 0, 1))
             # Its own outline, since on a small image it may lie between the pixels' centres.
             corners = (cx - radius, cy - radius, cx + radius, cy + radius)
             self.mark_box(kind, *(corner * self.size for corner in corners))
@@ -177,9 +178,9 @@ class _Canvas:
         which = int(self.rng.integers(2))
         cx, cy, rx, ry = self.lung_shapes[which]
         outward = (self.x - cx) * (1 if which else -1) / rx
-        surface = cy + ry * self.rng.uniform(0.12, 0.5) - 0.06 * np.exp(2.2 * (outward - 0.6))
+        surface = cy + ry * self.rng.uniform(0.25, 0.55) - 0.06 * np.exp(2.2 * (outward - 0.6))
         fluid = _smoothstep((self.y - surface) / 0.03) * np.clip(self.lungs[which] * 4, 0, 1)
-        self.image += fluid * np.clip(0.6 - self.image, 0, 1)
+        self.image += fluid * np.clip(0.76 - self.image, 0, 1)
         self.mark(kind, (fluid > 0.5) & ~self.heart_mask)
 
     def pneumothorax(self, kind: int) -> None:
@@ -218,6 +219,7 @@ class _Canvas:
         solid = _smoothstep((1 - case) / 0.1)
         self.image += solid * (self.rng.uniform(0.93, 0.99) - self.image)
         self.mark(kind, case < 1)
+        self.taken |= case < 1
 
     def develop(self) -> NDArray[np.uint8]:
         """Exposure, quantum noise and 8 bits."""

@@ -10,47 +10,67 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from pylon_zoo.errors import ImageReadError
+from pylon_zoo.data.dicom import DICOM_SUFFIXES, is_dicom, read_dicom
+from pylon_zoo.errors import ImageReadError, PylonZooError
 
 __all__ = ["IMAGE_SUFFIXES", "find_images", "image_to_tensor", "read_image"]
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", *DICOM_SUFFIXES)
+#: What Pillow may try; some of its other formats start programs to decode a file.
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 #: A larger image is more likely a decompression bomb than a radiograph.
 MAX_PIXELS = 2**28
 
 
-def read_image(path: str | os.PathLike[str]) -> Tensor:
-    """Read an image file.
+def read_image(path: str | os.PathLike[str], frame: int = 0) -> Tensor:
+    """Read an image file: PNG, JPEG, TIFF, BMP, or DICOM (extra ``dicom``).
+
+    What a file is, its content decides; a DICOM file without its preamble is known by its suffix.
+
+    Args:
+        path: the file.
+        frame: index from 0 in a DICOM or TIFF file of several images.
 
     Returns:
-        (C, H, W): uint8, or uint16 for a 16-bit gray file; C is 1 (gray) or 3 (RGB). Transparency
-        is put on black, EXIF rotation is applied.
+        (C, H, W): uint8, or uint16 for a 16-bit gray or DICOM file; C is 1 (gray) or 3 (RGB).
+        Values lie over the whole range of the type: 16-bit files are taken as they are (one that
+        uses only 12 of its bits is nearly black, which :func:`pylon_zoo.create_transform` warns
+        of), DICOM values are windowed (:func:`pylon_zoo.data.dicom.read_dicom`). Transparency is
+        put on black, EXIF rotation is applied.
 
     Raises:
-        ImageReadError: the file is missing, truncated, too large or no image; names the file.
+        ImageReadError: the file is missing, damaged, too large or no image, or has no such frame;
+            names the file.
+        MissingExtraError: it is a DICOM file and pydicom is not installed.
     """
     path = Path(path)
     try:
-        with Image.open(path) as image:
+        if is_dicom(path):
+            return read_dicom(path, frame, max_pixels=MAX_PIXELS)
+        with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ImageReadError(
                     f"{path}: {image.width} x {image.height} px is more than the {MAX_PIXELS} px "
                     f"that are read; reduce the image first."
                 )
+            if frame:
+                image.seek(frame)
             image.load()
             return image_to_tensor(ImageOps.exif_transpose(image))
-    except ImageReadError:
+    except PylonZooError:
         raise
     except FileNotFoundError:
         raise ImageReadError(f"{path}: there is no such file.") from None
     except IsADirectoryError:
         raise ImageReadError(f"{path} is a folder; give an image file.") from None
+    except EOFError:
+        raise ImageReadError(f"{path} has no frame {frame}, counted from 0.") from None
     except UnidentifiedImageError:
         raise ImageReadError(
             f"{path} is no image that can be read; accepted are {', '.join(IMAGE_SUFFIXES)}."
         ) from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        # Pillow reports a truncated file by any of these.
+    except Exception as error:
+        # Pillow reports a damaged file by OSError, SyntaxError, ValueError, struct.error, ...
         raise ImageReadError(f"{path}: the image is damaged or truncated ({error}).") from error
 
 

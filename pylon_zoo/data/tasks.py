@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import ClassVar
 
 from pylon_zoo.data.bccd import BCCD
@@ -23,19 +24,25 @@ class Task(ABC):
         name: what ``--data`` names.
         class_names: K names.
         preprocessing: that models for this task are made with.
-        description: of the data and its licence, for manifests and cards.
+        url: where the data is had.
+        license: of the data.
     """
 
     name: ClassVar[str]
     class_names: ClassVar[tuple[str, ...]]
     preprocessing: ClassVar[Preprocessing]
     splits: ClassVar[tuple[str, ...]]
-    description: ClassVar[str]
+    url: ClassVar[str]
     license: ClassVar[str]
 
     def __init__(self, root: str | None = None, seed: int = 0) -> None:
         self.root = root
         self.seed = seed
+
+    @property
+    def training_preprocessing(self) -> Preprocessing:
+        """How the training items become a model's input; tiles stay at their own size."""
+        return self.preprocessing
 
     @abstractmethod
     def training(self) -> LocalizationDataset:
@@ -55,18 +62,33 @@ class Task(ABC):
 
 
 class PhantomTask(Task):
-    """Radiograph phantoms: 3,000 drawn images to train on, 500 in each other split."""
+    """Radiograph phantoms: tiles of 3,000 drawn images to train on, 500 whole ones to measure on.
+
+    Every phantom shows the same anatomy in nearly the same place. Trained on whole images, a model
+    may tell an effusion by a cell that lies anywhere below it; a tile shows a finding without its
+    surroundings and surroundings without it, so that only the finding itself will do.
+    """
 
     name = "phantom"
     class_names = Phantom.class_names
     splits = ("val", "test")
     preprocessing = Preprocessing.default(1)
-    description = "pylon_zoo.data.Phantom, 3,000 generated images of 256 x 256 px"
+    url = "pylon_zoo.data.Phantom"
     license = Phantom.license
+    TILE = 160
+    TILES_PER_EPOCH = 4096
+
+    @property
+    def training_preprocessing(self) -> Preprocessing:
+        """Tiles are not resized."""
+        return replace(self.preprocessing, resize="native")
 
     def training(self) -> LocalizationDataset:
-        """3,000 images of the train split; every seed draws its own."""
-        return Cached(Phantom("train", length=3000, seed=self.seed))
+        """Random tiles of 160 px of 3,000 images of the train split; every seed draws its own."""
+        images = Cached(Phantom("train", length=3000, seed=self.seed))
+        return Tiles(
+            images, self.TILE, positions="random", length=self.TILES_PER_EPOCH, seed=self.seed
+        )
 
     def selection(self) -> LocalizationDataset:
         """The 500 images of the val split."""
@@ -94,7 +116,7 @@ class BCCDTask(Task):
         std=(0.060, 0.102, 0.075),
         resize="native",
     )
-    description = "BCCD, github.com/Shenggan/BCCD_Dataset; random 256-px tiles of the fit split"
+    url = BCCD.download_page
     license = "MIT"
     TILES_PER_EPOCH = 2048
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 
 from pylon_zoo.data.sample import LocalizationDataset, Sample
+from pylon_zoo.data.seeds import generator_for
 from pylon_zoo.errors import InvalidInputError
 
 __all__ = ["Tiles", "cut", "grid_positions"]
@@ -115,7 +116,7 @@ class Tiles:
             image, x, y = self._grid[index]
             return cut(self.dataset[image], x, y, self.size, self.min_visible)
         sample = self.dataset[index % len(self.dataset)]
-        generator = torch.Generator().manual_seed(self.seed * 2**32 + index)
+        generator = generator_for(self.seed, index)
         room = (sample.width - self.size, sample.height - self.size)
         x, y = (int(torch.randint(max(r, 0) + 1, (), generator=generator)) for r in room)
         return cut(sample, x, y, self.size, self.min_visible)

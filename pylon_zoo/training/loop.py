@@ -18,12 +18,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pylon_zoo import registry
 from pylon_zoo.data import LocalizationDataset, open_task
+from pylon_zoo.data.seeds import generator_for
 from pylon_zoo.errors import MissingExtraError, TrainingError
 from pylon_zoo.preprocessing import Transform
 from pylon_zoo.spec import ModelSpec, split_model_name
 from pylon_zoo.training.config import TrainingConfig
 
-__all__ = ["TrainingResult", "masked_bce", "train"]
+__all__ = ["TrainingResult", "clear_untrained", "masked_bce", "train"]
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def train(config: TrainingConfig, output: str | Path, *, progress: bool = True) 
     task = open_task(config.data, config.root, seed=config.seed)
     items = task.training()
     training = DataLoader(
-        _Items(items, Transform(task.preprocessing, config.augmentation), config.seed),
+        _Items(items, Transform(task.training_preprocessing, config.augmentation), config.seed),
         batch_size=max(config.batch_size // accelerator.num_processes, 1),
         sampler=(order := _EpochOrder(len(items), config.seed)),
         num_workers=config.workers,
@@ -182,6 +183,7 @@ def train(config: TrainingConfig, output: str | Path, *, progress: bool = True) 
                 _write_csv(folder / "metrics.csv", rows)
                 if validation_loss < best_loss:
                     judged.spec = spec
+                    clear_untrained(accelerator.unwrap_model(model), judged, optimizer)
                     save_pretrained(judged, folder)
             if validation_loss < best_loss:
                 best_loss, best_epoch = validation_loss, epoch
@@ -229,6 +231,33 @@ def masked_bce(logits: Tensor, labels: Tensor) -> Tensor:
     return (losses * known).sum() / known.sum().clamp(min=1)
 
 
+@torch.no_grad()
+def clear_untrained(
+    trained: torch.nn.Module, judged: torch.nn.Module, optimizer: torch.optim.Optimizer
+) -> int:
+    """Set to zero, in ``judged``, every weight that has never had a gradient; return their number.
+
+    At 256 px the coarsest convolution of PYLON's attention sees one cell: all of its kernel but
+    the centre meets zero padding only. Those weights do nothing at that size, so they never
+    train; on a larger image their random initial values would drown the map. Zeroing them
+    changes no output at the size of training.
+
+    Args:
+        trained: the module that ``optimizer`` has trained.
+        judged: the same module or a moving average of it.
+        optimizer: Adam or AdamW, whose second moment is zero where no gradient ever came.
+    """
+    cleared = 0
+    copies = dict(judged.named_parameters())
+    for name, parameter in trained.named_parameters():
+        moment = optimizer.state.get(parameter, {}).get("exp_avg_sq")
+        if moment is not None:
+            untrained = moment == 0
+            copies[name][untrained] = 0
+            cleared += int(untrained.sum())
+    return cleared
+
+
 class _Items(Dataset[tuple[Tensor, Tensor]]):
     """(epoch, index) -> image and labels, the augmentation drawn from (seed, epoch, index)."""
 
@@ -236,9 +265,9 @@ class _Items(Dataset[tuple[Tensor, Tensor]]):
         self.dataset, self.transform, self.seed = dataset, transform, seed
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        position = key[0] * len(self.dataset) + key[1]
-        generator = torch.Generator().manual_seed((self.seed + 1) * 2**32 + position)
-        sample = self.transform(self.dataset[position], generator)
+        epoch, index = key
+        sample = self.dataset[epoch * len(self.dataset) + index]
+        sample = self.transform(sample, generator_for(self.seed, epoch, index))
         return sample.image, sample.labels
 
 
@@ -255,7 +284,7 @@ class _EpochOrder(Sampler[tuple[int, int]]):
         if self.seed is None:
             order = list(range(self.length))
         else:
-            generator = torch.Generator().manual_seed(self.seed * 2**32 + self.epoch)
+            generator = generator_for(self.seed, self.epoch)
             order = torch.randperm(self.length, generator=generator).tolist()
         return iter([(self.epoch, index) for index in order])
 
@@ -287,7 +316,11 @@ def _write_csv(path: Path, rows: list[dict[str, float]]) -> None:
 def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
-    return {name: version(name) for name in ("torch", "timm", "accelerate", "pylon-zoo")}
+    from pylon_zoo import __version__
+
+    return {name: version(name) for name in ("torch", "timm", "accelerate")} | {
+        "pylon_zoo": __version__
+    }
 
 
 class _progress:  # noqa: N801 - a context manager, used like a function

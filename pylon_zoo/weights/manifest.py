@@ -62,6 +62,7 @@ class Metric:
         support: number of cases (images, tiles, pairs of image and class) it was measured on.
         dataset: what it was measured on, e.g. ``"nih14"``.
         split: which part of it, e.g. ``"test"``.
+        command: the command line that printed it.
     """
 
     name: Text
@@ -72,6 +73,7 @@ class Metric:
     support: Positive
     dataset: Text
     split: Text
+    command: Text
 
     def __post_init__(self) -> None:
         low, high = self.interval

@@ -17,7 +17,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pylon_zoo.architectures import PYLON, Encoder, LocalizationModel
+from pylon_zoo.architectures import (
+    CAM,
+    FPN,
+    PAN,
+    PYLON,
+    Encoder,
+    Li2018,
+    LocalizationModel,
+    UNet,
+)
 from pylon_zoo.errors import CheckpointError, StateDictError, WeightsNotFoundError
 from pylon_zoo.registry import build_model
 from pylon_zoo.spec import ModelSpec, Preprocessing
@@ -43,6 +52,8 @@ ENCODERS = (
 Shapes = dict[str, tuple[int, ...]]
 #: (pattern, replacement) pairs: the first pattern that begins a key renames it.
 Renaming = list[tuple[str, str]]
+#: An architecture, the options that its keys and shapes tell, and how its keys become ours.
+Layout = tuple[type[LocalizationModel], dict[str, Any], Renaming]
 
 
 def load_upstream(
@@ -67,17 +78,19 @@ def load_upstream(
     """
     state = _plain(_read(source) if isinstance(source, (str, PathLike)) else source)
     shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
-    architecture, options, renaming = _infer_architecture(shapes)
+    cls, options, renaming = _infer_layout(shapes)
+    defaults = inspect.signature(cls).parameters
+    options = {k: v for k, v in options.items() if v != defaults[k].default}
     renamed = {_rename(key, renaming): tensor for key, tensor in state.items()}
     encoder = {k: tuple(v.shape) for k, v in renamed.items() if k.startswith("encoder.model.")}
     stem, head = renamed.get("encoder.model.conv1.weight"), renamed.get("head.weight")
     if stem is None or head is None:
         raise StateDictError(
-            f"This looks like the authors' {architecture}, but its "
+            f"This looks like the authors' {cls.architecture}, but its "
             f"{'head' if head is None else 'first convolution'} is missing; found {_some(state)}."
         )
     spec = ModelSpec(
-        architecture=architecture,
+        architecture=cls.architecture,
         encoder=_infer_encoder(encoder),
         num_classes=head.shape[0],
         in_chans=stem.shape[1],
@@ -128,7 +141,7 @@ def _plain(state: Any) -> dict[str, Tensor]:
     return {str(key).removeprefix("module."): value for key, value in state.items()}
 
 
-def _infer_architecture(shapes: Shapes) -> tuple[str, dict[str, Any], Renaming]:
+def _infer_layout(shapes: Shapes) -> Layout:
     for mark, infer in _LAYOUTS.items():
         if any(key.startswith(mark) for key in shapes):
             try:
@@ -182,52 +195,118 @@ def _some(keys: Iterable[str]) -> str:
     return ", ".join(map(repr, names[:5])) + (f" and {len(names) - 5} more" if names[5:] else "")
 
 
-def _pylon(shapes: Shapes) -> tuple[str, dict[str, Any], Renaming]:
-    decoder = "net.decoder."
-    attention = f"{decoder}pa.down1.1.conv.weight" in shapes
-    ups = sum(f"{decoder}up{level}.conv1.0.conv.weight" in shapes for level in (1, 2, 3))
-    two_layers = ups > 0
-    ups = ups or sum(f"{decoder}up{level}.conv1.conv.weight" in shapes for level in (1, 2, 3))
+def _pylon(shapes: Shapes) -> Layout:
+    attention = "net.decoder.pa.down1.1.conv.weight" in shapes
+    ups = {f"net.decoder.up{level}.conv1." for level in (3, 2, 1)}
+    ups = {up for up in ups if any(key.startswith(up) for key in shapes)}
+    two_layers = not ups or any(f"{up}0.conv.weight" in shapes for up in ups)
+    layer = "0." if two_layers else ""
     options = {
-        "decoder_channels": shapes[f"{decoder}pa.mid.0.conv.weight"][0],
+        "decoder_channels": shapes["net.decoder.pa.mid.0.conv.weight"][0],
         "pyramid_attention": attention,
-        "num_up": ups,
-        "up_layers": 2 if two_layers or not ups else 1,
+        "num_up": len(ups),
+        "up_layers": 1 + two_layers,
         "head_kernel_size": shapes["net.segmentation_head.0.weight"][-1],
     }
     if ups:
-        layer = "0." if two_layers else ""
-        options["up_kernel_size"] = shapes[f"{decoder}up3.conv1.{layer}conv.weight"][-1]
-    return (
-        "pylon",
-        _non_default(PYLON, options),
-        [
-            (r"net\.encoder\.", "encoder.model."),
-            (r"net\.decoder\.pa\.mid\.0\.", "attention.mid." if attention else "attention."),
-            (r"net\.decoder\.pa\.down(\d)\.1\.", r"attention.down\1."),
-            (r"net\.decoder\.pa\.conv(\d)\.", r"attention.up\1."),
-        ]
+        options["up_kernel_size"] = shapes[f"net.decoder.up3.conv1.{layer}conv.weight"][-1]
+    renaming = [
+        *_SEGMENTATION,
+        (r"net\.decoder\.pa\.mid\.0\.", "attention.mid." if attention else "attention."),
+        (r"net\.decoder\.pa\.down(\d)\.1\.", r"attention.down\1."),
+        (r"net\.decoder\.pa\.conv(\d)\.", r"attention.up\1."),
         # Their up3 takes the skip at stride 16, as our first does.
-        + [
-            (rf"net\.decoder\.up{3 - i}\.conv1\.", f"ups.{i}.skip." + "0." * (not two_layers))
+        *(
+            (rf"net\.decoder\.up{3 - i}\.conv1\.", f"ups.{i}.skip." + ("" if layer else "0."))
             for i in range(3)
-        ]
-        + [(r"net\.segmentation_head\.0\.", "head.")],
+        ),
+    ]
+    return PYLON, options, renaming
+
+
+def _cam(shapes: Shapes) -> Layout:
+    return CAM, {}, [(r"net\.", "encoder.model."), (r"out\.", "head.")]
+
+
+def _li2018(shapes: Shapes) -> Layout:
+    return (
+        Li2018,
+        {},
+        [
+            (r"net\.", "encoder.model."),
+            (r"out\.1\.", "conv.conv."),
+            (r"out\.2\.", "conv.bn."),
+            (r"out\.4\.", "head."),
+        ],
     )
 
 
-def _cam(shapes: Shapes) -> tuple[str, dict[str, Any], Renaming]:
-    return "cam", {}, [(r"net\.", "encoder.model."), (r"out\.", "head.")]
+def _unet(shapes: Shapes) -> Layout:
+    return (
+        UNet,
+        {},
+        [
+            *_SEGMENTATION,
+            (r"net\.decoder\.blocks\.(\d)\.conv(\d)\.0\.", r"blocks.\1.conv\2.conv."),
+            (r"net\.decoder\.blocks\.(\d)\.conv(\d)\.1\.", r"blocks.\1.conv\2.bn."),
+        ],
+    )
 
 
-def _non_default(cls: type[LocalizationModel], options: dict[str, Any]) -> dict[str, Any]:
-    """The options that differ from the architecture's own defaults, as a spec keeps them."""
-    defaults = inspect.signature(cls).parameters
-    return {k: v for k, v in options.items() if defaults[k].default != v}
+def _fpn(shapes: Shapes) -> Layout:
+    branch = r"net\.decoder\.seg_blocks\.(\d)\.block\.(\d)\.block\."
+    batch_norm = "net.decoder.seg_blocks.0.block.0.block.1.running_mean" in shapes
+    return (
+        FPN,
+        {"norm": "batch" if batch_norm else "group"},
+        [
+            *_SEGMENTATION,
+            (r"net\.decoder\.p5\.", "laterals.0."),
+            *((rf"net\.decoder\.p{5 - i}\.skip_conv\.", f"laterals.{i}.") for i in (1, 2, 3)),
+            (branch + r"0\.", r"branches.\1.convs.\2.conv."),
+            (branch + r"1\.", r"branches.\1.convs.\2.norm."),
+        ],
+    )
 
+
+def _pan(shapes: Shapes) -> Layout:
+    return (
+        PAN,
+        {"global_context": "net.decoder.fpa.branch1.1.conv.weight" in shapes},
+        [
+            *_SEGMENTATION,
+            (r"net\.decoder\.fpa\.branch1\.1\.", "context."),
+            (r"net\.decoder\.fpa\.mid\.0\.", "attention.mid."),
+            # The second convolution at their coarsest scale is our first on the way back up.
+            (r"net\.decoder\.fpa\.down3\.2\.", "attention.up3."),
+            (r"net\.decoder\.fpa\.down(\d)\.1\.", r"attention.down\1."),
+            (r"net\.decoder\.fpa\.conv(\d)\.", r"attention.up\1."),
+            *((rf"net\.decoder\.gau{3 - i}\.conv1\.1\.", f"ups.{i}.context.") for i in range(3)),
+            *((rf"net\.decoder\.gau{3 - i}\.conv2\.", f"ups.{i}.skip.") for i in range(3)),
+        ],
+    )
+
+
+def _deeplabv3plus(shapes: Shapes) -> Layout:
+    raise StateDictError(
+        "This is the authors' deeplabv3plus. It cannot be imported: they dilate every convolution "
+        "of the encoder's last stage, timm all but its first block's, so that the same weights "
+        "would give other maps."
+    )
+
+
+_SEGMENTATION = (
+    (r"net\.encoder\.", "encoder.model."),
+    (r"net\.segmentation_head\.0\.", "head."),
+)
 
 #: By the beginning of a key that only this network has.
-_LAYOUTS: dict[str, Callable[[Shapes], tuple[str, dict[str, Any], Renaming]]] = {
+_LAYOUTS: dict[str, Callable[[Shapes], Layout]] = {
     "net.decoder.pa.": _pylon,
     "out.weight": _cam,
+    "out.1.weight": _li2018,
+    "net.decoder.blocks.": _unet,
+    "net.decoder.seg_blocks.": _fpn,
+    "net.decoder.fpa.": _pan,
+    "net.decoder.aspp.": _deeplabv3plus,
 }

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import torch
+from architectures.base import ArchitectureTester
 
 from pylon_zoo import create_model
 
 
-def test_published_parameter_count() -> None:
-    with torch.device("meta"):
-        model = create_model("cam_resnet50", in_chans=1, num_classes=14)
-    assert sum(p.numel() for p in model.parameters()) == 23_530_446
+class TestCAM(ArchitectureTester):
+    architecture = "cam"
+    params = (({}, 23_530_446), ({"pooling": "avg"}, 23_530_446))
 
 
 def test_average_pooling_is_the_classic_cam() -> None:

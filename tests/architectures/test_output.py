@@ -77,25 +77,6 @@ def test_reset_classifier(model: LocalizationModel) -> None:
     assert model.num_classes == 2
 
 
-def test_output_survives_compile_without_graph_breaks(model: LocalizationModel) -> None:
-    images = torch.randn(2, 1, 64, 64)
-    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    with torch.no_grad():
-        output, expected = compiled(images), model(images)
-    assert isinstance(output, LocalizationOutput)
-    torch.testing.assert_close(output, expected)
-
-
-def test_output_survives_export(model: LocalizationModel) -> None:
-    batch = torch.export.Dim("batch", min=1, max=64)
-    program = torch.export.export(model, (torch.randn(2, 1, 64, 64),), dynamic_shapes=({0: batch},))
-    images = torch.randn(3, 1, 64, 64)
-    with torch.no_grad():
-        output, expected = program.module()(images), model(images)
-    assert isinstance(output, LocalizationOutput)
-    torch.testing.assert_close(output, expected)
-
-
 @pytest.fixture
 def process_group(tmp_path: Path) -> Iterator[None]:
     distributed.init_process_group(

@@ -4,36 +4,31 @@ from typing import Any
 
 import pytest
 import torch
+from architectures.base import ArchitectureTester
 
 from pylon_zoo import create_model
 from pylon_zoo.errors import InvalidOptionError
 
 
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
+class TestPYLON(ArchitectureTester):
+    architecture = "pylon"
+    params = (
         ({}, 25_478_741),
         ({"up_layers": 1}, 24_097_109),
         ({"pyramid_attention": False}, 25_378_254),
         ({"num_up": 2}, 25_379_285),
         ({"num_up": 1}, 25_049_685),
-    ],
-)
-def test_published_parameter_counts(options: dict[str, Any], expected: int) -> None:
-    with torch.device("meta"):
-        model = create_model("pylon_resnet50", in_chans=1, num_classes=14, **options)
-    assert sum(p.numel() for p in model.parameters()) == expected
+    )
 
 
-@pytest.mark.parametrize("num_up", [0, 1, 2, 3])
-@pytest.mark.parametrize("size", [(64, 64), (65, 310), (256, 128)])
-def test_any_size_gives_maps_at_the_stride(num_up: int, size: tuple[int, int]) -> None:
-    model = create_model("pylon_test_resnet", num_up=num_up).eval()
-    assert model.map_stride == 32 >> num_up
+def test_without_decoder_and_attention_it_is_a_projected_cam() -> None:
+    model = create_model("pylon_test_resnet", num_up=0, pyramid_attention=False).eval()
+    assert model.map_stride == 32
+    images = torch.randn(1, 1, 96, 64)
     with torch.no_grad():
-        output = model(torch.randn(1, 1, *size))
-    assert output.maps.shape[-2:] == tuple(-(-side // model.map_stride) for side in size)
-    assert output.maps.isfinite().all()
+        deepest = model.encoder(images)[32]
+        assert torch.equal(model(images).maps, model.head(model.attention(deepest)))
+    assert model(images).maps.shape[2:] == (3, 2)
 
 
 def test_wide_kernels_keep_the_size() -> None:
@@ -58,3 +53,25 @@ def test_wide_kernels_keep_the_size() -> None:
 def test_bad_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidOptionError, match=message):
         create_model("pylon_test_resnet", **options)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"num_up": 1}, {"pyramid_attention": False}, {"num_up": 0}]
+)
+def test_projecting_before_upsampling_changes_nothing(options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    model = create_model("pylon_regnetx_002", num_classes=5, **options).double().eval()
+    torch.nn.init.normal_(model.head.bias)
+    images = torch.randn(2, 1, 160, 224, dtype=torch.float64)
+    with torch.no_grad():
+        fast = model(images)
+        features = model.encoder(images)
+        plain = model.head(model.decode(features))
+        # A hook on the decoder gets to see the feature that it asks for.
+        seen: list[torch.Tensor] = []
+        hook = model.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        hooked = model(images)
+        hook.remove()
+    assert torch.allclose(fast.maps, plain, rtol=1e-12, atol=1e-12)
+    assert torch.equal(hooked.maps, plain)
+    assert torch.equal(seen[0], model.decode(features))

@@ -21,8 +21,18 @@ OPTIONS = {
     "pylon_up1": {"num_up": 1},
     "cam_max": {},
     "cam_avg": {"pooling": "avg"},
+    "li2018": {},
+    "unet": {},
+    "fpn_bn": {},
+    "fpn_gn": {"norm": "group"},
+    "pan": {},
+    "pan_nogap": {"global_context": False},
 }
-CASES = [case for case in CASES if case["kind"] in OPTIONS]
+
+
+def test_all_reference_cases_are_covered() -> None:
+    assert len(CASES) == 15
+    assert {case["kind"] for case in CASES} == set(OPTIONS)
 
 
 @pytest.mark.parametrize("case", CASES, ids=case_id)
@@ -89,6 +99,8 @@ def test_foreign_layouts_are_named() -> None:
     del state["net.decoder.pa.mid.0.conv.weight"]
     with pytest.raises(StateDictError, match=r"pa\.mid\.0\.conv\.weight' is missing"):
         load_upstream(state)
+    with pytest.raises(StateDictError, match=r"deeplabv3plus.*cannot be imported"):
+        load_upstream({"net.decoder.aspp.0.convs.0.0.weight": torch.zeros(1)})
     state = state_dict(CASE["cam_max-resnet18"])
     wide = {k: torch.cat([v, v]) if v.shape[:1] == (512,) else v for k, v in state.items()}
     with pytest.raises(StateDictError, match=r"encoder .* is none of those that can be imported"):

@@ -1,0 +1,10 @@
+"""The CAM twin of :mod:`pylon_zoo.recipes.phantom`: same encoder, data, seed and budget.
+
+pylon-zoo train phantom_cam --output runs/phantom_cam
+"""
+
+from dataclasses import replace
+
+from pylon_zoo.recipes import phantom
+
+RECIPE = replace(phantom.RECIPE, model="cam_regnetx_002")
