@@ -8,13 +8,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pylon_zoo.weights.load import adapt_model, load_pretrained
     from pylon_zoo.weights.locate import download
-    from pylon_zoo.weights.manifest import Entry, Manifest, Record, add_entry, load_manifest
+    from pylon_zoo.weights.manifest import (
+        DataRecord,
+        Entry,
+        HubSource,
+        Manifest,
+        Metric,
+        Record,
+        add_entry,
+        load_manifest,
+    )
     from pylon_zoo.weights.publishing import from_pretrained, publish, push_to_hub
     from pylon_zoo.weights.save import save_pretrained
 
 _HOME = {
+    "DataRecord": "manifest",
     "Entry": "manifest",
+    "HubSource": "manifest",
     "Manifest": "manifest",
+    "Metric": "manifest",
     "Record": "manifest",
     "adapt_model": "load",
     "add_entry": "manifest",
@@ -28,8 +40,11 @@ _HOME = {
 }
 
 __all__ = [
+    "DataRecord",
     "Entry",
+    "HubSource",
     "Manifest",
+    "Metric",
     "Record",
     "adapt_model",
     "add_entry",

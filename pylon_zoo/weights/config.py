@@ -88,17 +88,16 @@ def parse_config(content: bytes, where: Path) -> Checkpoint:
         raise IntegrityError(
             f"{where} is damaged: it is not JSON ({error}). Fetch or copy it again."
         ) from error
-    try:
-        ours = dict(config["pylon_zoo"])
-    except (KeyError, TypeError, ValueError) as error:
+    ours = config.get("pylon_zoo") if isinstance(config, dict) else None
+    found = _OWN_HASH.findall(text)
+    if not found and not isinstance(ours, dict):
         raise CheckpointError(
             f"{where} is no config of pylon_zoo: it has no object 'pylon_zoo'. It must be the one "
             f"that pylon_zoo.save_pretrained wrote beside the weights."
-        ) from error
-    found = _OWN_HASH.findall(text)
+        )
     recorded = found[-1] if found else "none"
     actual = hashlib.sha256(text.replace(recorded, _ZEROS).encode()).hexdigest()
-    if recorded != ours.get("config_sha256") or recorded != actual:
+    if not isinstance(ours, dict) or not recorded == actual == ours.get("config_sha256"):
         raise IntegrityError(
             f"{where} was changed after it was written: it records the sha256 {recorded}, but its "
             f"content has {actual}. Fetch or copy it again; to change a model's description, load "

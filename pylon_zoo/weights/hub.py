@@ -227,7 +227,7 @@ def explain(error: Exception, what: str) -> PylonZooError:
             f"{what}: {hub} did not answer in time. Try again, or give it more seconds with "
             f"HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT."
         )
-    if named("TooManyRedirects"):
+    if named("TooManyRedirects", "RecursionError"):  # the latter from clients before 1.0
         return DownloadError(
             f"{what}: {hub} redirects in a circle. Check HF_ENDPOINT and your proxy settings."
         )

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from pylon_zoo.errors import (
-    CheckpointError,
     DownloadError,
     IntegrityError,
     PylonZooError,
@@ -86,13 +85,11 @@ def _resolve(name: str | Path) -> Path | str | Entry:
 
 def _use_repository(reference: str, use: Callable[[Checkpoint], T], *, refresh: bool) -> T:
     repo_id, revision = split_reference(reference)
-
     fetch = partial(fetch_file, repo_id, CONFIG_NAME, revision, refresh=refresh)
-    checkpoint = _twice(fetch, lambda path: parse_config(path.read_bytes(), path), CheckpointError)
+    checkpoint = _twice(fetch, lambda path: parse_config(path.read_bytes(), path))
     return _twice(
         partial(fetch_file, repo_id, WEIGHTS_NAME, _commit(checkpoint)),
         lambda path: use(replace(checkpoint, weights=path)),
-        IntegrityError,
     )
 
 
@@ -116,11 +113,11 @@ def _use_entry(entry: Entry, use: Callable[[Checkpoint], T]) -> T:
             return _twice(
                 partial(fetch_file, source.repo_id, source.filename, source.revision),
                 lambda path: use(_describe(entry, path)),
-                IntegrityError,
             )
         except (DownloadError, IntegrityError, WeightsNotFoundError) as error:
-            logger.warning("%s", error)
             errors.append(error)
+            if len(errors) < len(entry.sources):
+                logger.warning("%s The next source is tried.", error)
     if len(errors) == 1:
         raise errors[0]
     raise type(errors[-1])(
@@ -138,25 +135,25 @@ def _describe(entry: Entry, weights: Path) -> Checkpoint:
     )
 
 
-def _twice(
-    fetch: Callable[..., Path], use: Callable[[Path], T], refusal: type[CheckpointError]
-) -> T:
-    """Use a fetched file; if it is refused, download it once more, and keep no bad file."""
+def _twice(fetch: Callable[..., Path], use: Callable[[Path], T]) -> T:
+    """Use a fetched file; if it is damaged, download it once more, and keep no bad file."""
     try:
         return use(fetch())
-    except refusal as error:
+    except IntegrityError as error:
         if is_offline():
             raise
         logger.warning("%s It is downloaded once more.", error)
         try:
             path = fetch(force=True)
         except PylonZooError as failure:
-            raise type(error)(f"{error} It could not be downloaded again: {failure}") from failure
+            raise IntegrityError(
+                f"{error} It could not be downloaded again: {failure}"
+            ) from failure
     try:
         return use(path)
-    except refusal as error:
+    except IntegrityError as error:
         discard(path)
-        raise type(error)(f"{error} It came like this twice.") from error
+        raise IntegrityError(f"{error} It came like this twice.") from error
 
 
 def local_copies(name: str | Path) -> Iterator[Checkpoint]:

@@ -73,7 +73,9 @@ class HubServer:
 
     def __enter__(self) -> HubServer:
         self._servers = [_Server(self), _Server(self)]
-        self.endpoint, self.cdn = (f"http://127.0.0.1:{s.server_port}" for s in self._servers)
+        # Another host: clients stop at a redirect that leaves the Hub, and read its headers.
+        self.endpoint = f"http://127.0.0.1:{self._servers[0].server_port}"
+        self.cdn = f"http://localhost:{self._servers[1].server_port}"
         return self
 
     def __exit__(self, *_: object) -> None:

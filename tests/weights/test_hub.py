@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -26,7 +27,7 @@ from pylon_zoo.errors import (
     WeightsNotFoundError,
 )
 from pylon_zoo.weights import download, from_pretrained, load_pretrained, push_to_hub
-from pylon_zoo.weights.hub import split_reference
+from pylon_zoo.weights.hub import explain, split_reference
 
 # The client's own way of sending a file to storage.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -299,11 +300,12 @@ def test_an_upload_that_comes_back_changed_is_told(
         push_to_hub(model, REPO)
 
 
-def test_a_full_disk_is_told(hub: HubServer, pushed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache().parent.mkdir(exist_ok=True)
+def test_a_cache_that_cannot_be_written(hub: HubServer, pushed: str) -> None:
     cache().write_bytes(b"a file where the cache should be")
-    with pytest.raises(DownloadError):
+    with pytest.raises(DownloadError, match=r"config\.json of me/my-model@"):
         load_pretrained(pushed)
+    full = OSError(errno.ENOSPC, "No space left on device")
+    assert "No space left on device. Make room there, or set HF_HOME" in str(explain(full, "x"))
 
 
 def test_download_to_a_folder(
