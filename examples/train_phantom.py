@@ -3,7 +3,7 @@
     python examples/train_phantom.py [--steps 60]
 
 The reference loop is ``pylon-zoo train``; this shows that a model of the zoo is a plain
-``torch.nn.Module``. It learns to tell phantoms with a pacemaker or a mass from those without,
+``torch.nn.Module``. It learns to tell phantoms with a mass or an effusion from those without,
 and saves the result so that ``load_pretrained`` reads it.
 """
 
@@ -17,11 +17,11 @@ from pylon_zoo.data import Phantom
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--steps", type=int, default=60)
 parser.add_argument("--batch-size", type=int, default=8)
-parser.add_argument("--output", default="runs/pacemaker")
+parser.add_argument("--output", default="runs/two_findings")
 arguments = parser.parse_args()
 
 torch.manual_seed(0)
-classes = ("pacemaker", "mass")
+classes = ("mass", "effusion")
 columns = [Phantom.class_names.index(name) for name in classes]
 model = pylon_zoo.create_model(
     "pylon_regnetx_002.phantom", pretrained=True, class_names=classes

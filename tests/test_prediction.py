@@ -21,7 +21,7 @@ def test_findings_agree_with_the_model_and_the_boxes(model: pylon_zoo.Localizati
         logits = model(image).logits[0]
     cam = pylon_zoo.get_cam(model, image, size=(320, 320))
     peaks = find_peaks(cam).xy[0]
-    assert sorted(prediction.classes) == list(range(7))
+    assert sorted(prediction.classes) == list(range(6))
     probabilities = [f.probability for f in prediction.findings]
     assert probabilities == sorted(probabilities, reverse=True)
     for position, k in enumerate(prediction.classes):
@@ -41,5 +41,5 @@ def test_findings_agree_with_the_model_and_the_boxes(model: pylon_zoo.Localizati
 def test_an_image_of_any_aspect_without_boxes(model: pylon_zoo.LocalizationModel) -> None:
     sample = Sample(image=torch.zeros(3, 90, 300, dtype=torch.uint8), labels=torch.zeros(0))
     prediction = predict(model, sample, alignment="receptive_field")
-    assert prediction.probability_maps.shape == (7, 90, 300)
+    assert prediction.probability_maps.shape == (6, 90, 300)
     assert all(f.inside is None and 0 <= f.x < 300 and 0 <= f.y < 90 for f in prediction.findings)

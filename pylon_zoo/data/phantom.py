@@ -115,7 +115,6 @@ class _Canvas:
         )
         heart = self.ellipse(*self.heart, *self.heart_radii)
         self.heart_mask = heart < 1
-        self.taken = self.heart_mask.copy()
         shade = np.maximum(
             _smoothstep((1 - heart) / 0.15),
             0.8 * _smoothstep((1 - self.ellipse(self.center, 0.3, 0.062, 0.22)) / 0.3),
@@ -123,7 +122,7 @@ class _Canvas:
         self.image += shade * np.clip(0.66 - self.image, 0, 1)
 
     def lung_point(self, margin: float) -> tuple[float, float, int]:
-        """A random place (x, y) at least ``margin`` inside a lung, off heart and metal."""
+        """A random place (x, y) at least ``margin`` inside a lung and off the heart."""
         while True:
             which = int(self.rng.integers(2))
             cx, cy, rx, ry = self.lung_shapes[which]
@@ -133,14 +132,14 @@ class _Canvas:
                 (min(int((py + dy) * self.size), self.size - 1), int((px + dx) * self.size))
                 for dx, dy in reach
             ]
-            if all(self.lungs[which][c] > 0.9 and not self.taken[c] for c in cells):
+            if all(self.lungs[which][c] > 0.9 and not self.heart_mask[c] for c in cells):
                 return px, py, which
 
     # One method a finding; each draws it and marks its box.
 
     def nodule(self, kind: int) -> None:
-        """A small dense round opacity, 2 to 4 % of the side across; one to four of them."""
-        for _ in range(int(self.rng.integers(1, 5))):
+        """A small dense round opacity, 2 to 4 % of the side across; one to five of them."""
+        for _ in range(int(self.rng.integers(1, 6))):
             radius = self.rng.uniform(0.0105, 0.0195)
             cx, cy, _lung = self.lung_point(2 * radius)
             distance = self.ellipse(cx, cy, radius, radius)
@@ -206,21 +205,6 @@ class _Canvas:
         """An enlarged heart, drawn with the chest; its box is the whole heart's."""
         self.mark(kind, self.heart_mask)
 
-    def pacemaker(self, kind: int) -> None:
-        """A metal case below one clavicle, with a lead to the heart; its box is the case's."""
-        direction = 1 if self.rng.random() < 0.5 else -1
-        cx = self.center + direction * self.rng.uniform(0.27, 0.33)
-        cy = self.rng.uniform(0.2, 0.27)
-        case = self.ellipse(cx, cy, self.rng.uniform(0.04, 0.052), self.rng.uniform(0.03, 0.04), 4)
-        part = np.clip((self.y - cy) / (self.heart[1] - cy), 0, 1)
-        lead = self.x - (cx + (self.heart[0] - cx) * part**0.5)
-        visible = (self.y > cy) & (self.y < self.heart[1])
-        self.image += 0.3 * np.exp(-((lead / 0.005) ** 2)) * visible
-        solid = _smoothstep((1 - case) / 0.1)
-        self.image += solid * (self.rng.uniform(0.93, 0.99) - self.image)
-        self.mark(kind, case < 1)
-        self.taken |= case < 1
-
     def develop(self) -> NDArray[np.uint8]:
         """Exposure, quantum noise and 8 bits."""
         image = np.clip(self.image, 0, 1) ** self.rng.uniform(0.85, 1.2)
@@ -232,7 +216,7 @@ class _Canvas:
 
 
 class Phantom:
-    """Radiograph phantoms with seven findings, several to an image, about one in eight without.
+    """Radiograph phantoms with six findings, several to an image, about one in six without.
 
     Item ``i`` depends on (seed, split, i) alone. Any index is an image, ``len`` only says how many
     one epoch or one evaluation takes.
@@ -245,7 +229,6 @@ class Phantom:
         "effusion",
         "pneumothorax",
         "cardiomegaly",
-        "pacemaker",
     )
     SPLITS = ("train", "val", "test")
     #: Large findings first, so that none is drowned by what is drawn over it.
@@ -254,7 +237,6 @@ class Phantom:
         "pneumothorax",
         "effusion",
         "consolidation",
-        "pacemaker",
         "mass",
         "nodule",
     )

@@ -8,7 +8,7 @@ from pylon_zoo.training.config import TrainingConfig
 RECIPE = TrainingConfig(
     model="pylon_regnetx_002",
     data="phantom",
-    augmentation="dihedral",
+    augmentation="light",
     epochs=6,
     batch_size=16,
     optimizer="adamw",

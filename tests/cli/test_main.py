@@ -67,7 +67,7 @@ def test_predict_a_folder_goes_on_after_a_bad_file(
     assert run("predict", images, "-m", checkpoint, "-o", tmp_path / "out") == 1
     rows = rows_of(tmp_path / "out")
     assert {Path(row["image"]).name for row in rows} == {"color.png", "gray.jpg"}
-    assert len(rows) == 2 * 7
+    assert len(rows) == 2 * 6
     assert all(0 <= int(row["x"]) < 150 and 0 <= int(row["y"]) < 100 for row in rows)
     assert "broken.png" in capsys.readouterr().err
 

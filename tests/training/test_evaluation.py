@@ -52,7 +52,7 @@ def test_the_report_agrees_with_a_plain_computation(model: pylon_zoo.Localizatio
 def test_rows_of_the_table(model: pylon_zoo.LocalizationModel) -> None:
     rows = summary_rows(evaluate(model, TinyTask(), "val"))
     assert [name for metric, name, _ in rows if metric == "AUROC"][:2] == ["macro", "weighted"]
-    assert len(rows) == 3 * (2 + 7)
+    assert len(rows) == 3 * (2 + 6)
     estimate = {"value": 0.94871, "low": 0.9, "high": 1.0}
     assert format_estimate(estimate) == "0.949 [0.90, 1.00]"
     assert format_estimate({"value": None}) == "n/a"
