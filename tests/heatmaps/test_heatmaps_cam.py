@@ -128,6 +128,5 @@ def test_normalized_maps(model: LocalizationModel, images: torch.Tensor, method:
     assert torch.equal(maps.amax((-2, -1)), torch.ones(2, 3))
     low, high = raw.amin((-2, -1), keepdim=True), raw.amax((-2, -1), keepdim=True)
     torch.testing.assert_close(maps * (high - low) + low, raw)
-    assert torch.equal(find_peaks(maps).xy, find_peaks(raw).xy)
     nn.init.zeros_(model.head.weight)
     assert not get_cam(model, images, method=method, normalize=True).any()
