@@ -223,7 +223,7 @@ def _print_findings(prediction: Prediction) -> None:
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help="Name or folder of a checkpoint.")],
-    data: Annotated[str, typer.Option(help="Dataset: phantom, bccd.")],
+    data: Annotated[str, typer.Option(help="Dataset: phantom, bccd, nih14, csv, coco, ...")],
     split: Annotated[str, typer.Option(help="Split, e.g. val or test.")] = "val",
     root: Annotated[str | None, typer.Option(help="The dataset's folder.")] = None,
     json_path: Annotated[

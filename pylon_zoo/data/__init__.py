@@ -2,7 +2,10 @@
 
 from pylon_zoo.data.bccd import BCCD
 from pylon_zoo.data.cached import Cached
+from pylon_zoo.data.coco import COCO
+from pylon_zoo.data.csv_table import CSVTable
 from pylon_zoo.data.files import FileDataset
+from pylon_zoo.data.image_folder import ImageFolder
 from pylon_zoo.data.nih14 import NIH14
 from pylon_zoo.data.phantom import Phantom
 from pylon_zoo.data.readers import find_images, read_image
@@ -12,10 +15,13 @@ from pylon_zoo.data.tiles import Tiles
 
 __all__ = [
     "BCCD",
+    "COCO",
     "NIH14",
     "TASKS",
+    "CSVTable",
     "Cached",
     "FileDataset",
+    "ImageFolder",
     "LocalizationDataset",
     "Phantom",
     "Sample",

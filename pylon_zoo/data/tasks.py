@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import ClassVar
 
 from pylon_zoo.data.bccd import BCCD
 from pylon_zoo.data.cached import Cached
+from pylon_zoo.data.coco import COCO
+from pylon_zoo.data.csv_table import CSVTable
 from pylon_zoo.data.files import FileDataset
+from pylon_zoo.data.image_folder import ImageFolder
 from pylon_zoo.data.nih14 import NIH14
+from pylon_zoo.data.own import SPLITS
 from pylon_zoo.data.phantom import Phantom
-from pylon_zoo.data.sample import LocalizationDataset
+from pylon_zoo.data.sample import LocalizationDataset, Sample
 from pylon_zoo.data.tiles import Tiles
-from pylon_zoo.errors import DatasetError, unknown_name
+from pylon_zoo.errors import DatasetError, PylonZooError, unknown_name
 from pylon_zoo.spec import Preprocessing
 
-__all__ = ["TASKS", "BCCDTask", "FilesTask", "NIH14Task", "PhantomTask", "Task", "open_task"]
+__all__ = [
+    "TASKS",
+    "BCCDTask",
+    "COCOTask",
+    "CSVTask",
+    "FilesTask",
+    "ImageFolderTask",
+    "NIH14Task",
+    "PhantomTask",
+    "Task",
+    "open_task",
+]
+
+#: Of ImageNet, the usual ones for color images.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Task(ABC):
@@ -197,7 +217,62 @@ class NIH14Task(FilesTask):
         return NIH14(self.folder, split)
 
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (PhantomTask, BCCDTask, NIH14Task)}
+class OwnTask(FilesTask):
+    """Data of one's own; classes and channels are what the files say."""
+
+    kind: ClassVar[Callable[..., FileDataset]]
+    splits = SPLITS
+    url = "your own files"
+    license = "your own"
+
+    def __init__(self, root: str | None = None, seed: int = 0) -> None:
+        super().__init__(root, seed)
+        images = self.dataset("all")
+        self.class_names = images.class_names
+        self.preprocessing = Preprocessing.default(1)
+        for sample in _readable(images):
+            if sample.image.shape[0] == 3:
+                self.preprocessing = Preprocessing(
+                    input_size=(3, 256, 256), mean=IMAGENET_MEAN, std=IMAGENET_STD
+                )
+            break
+
+    def dataset(self, split: str) -> FileDataset:
+        """A split that the files name, or else one by the hash of the group."""
+        return type(self).kind(self.folder, split)
+
+
+def _readable(images: FileDataset) -> Iterator[Sample]:
+    for index in range(len(images)):
+        with suppress(PylonZooError):
+            yield images[index]
+
+
+class CSVTask(OwnTask):
+    """Images listed in a CSV file."""
+
+    name = "csv"
+    kind = CSVTable
+
+
+class COCOTask(OwnTask):
+    """Images with annotations in COCO format."""
+
+    name = "coco"
+    kind = COCO
+
+
+class ImageFolderTask(OwnTask):
+    """A folder of images for each class."""
+
+    name = "image_folder"
+    kind = ImageFolder
+
+
+TASKS: dict[str, type[Task]] = {
+    task.name: task
+    for task in (PhantomTask, BCCDTask, NIH14Task, CSVTask, COCOTask, ImageFolderTask)
+}
 
 
 def open_task(name: str, root: str | None = None, *, seed: int = 0) -> Task:

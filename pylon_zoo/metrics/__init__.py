@@ -1,7 +1,30 @@
 """Tensors and arrays in, numbers out; never sees a model."""
 
 from pylon_zoo.metrics.bootstrap import Estimate
-from pylon_zoo.metrics.classification import auroc, auroc_report
+from pylon_zoo.metrics.boxes import boxes_from_maps, component_boxes
+from pylon_zoo.metrics.classification import (
+    auroc,
+    auroc_report,
+    average_precision,
+    average_precision_report,
+    calibration_error,
+    calibration_report,
+    operating_points,
+    operating_points_report,
+)
 from pylon_zoo.metrics.localization import PointLocalization
 
-__all__ = ["Estimate", "PointLocalization", "auroc", "auroc_report"]
+__all__ = [
+    "Estimate",
+    "PointLocalization",
+    "auroc",
+    "auroc_report",
+    "average_precision",
+    "average_precision_report",
+    "boxes_from_maps",
+    "calibration_error",
+    "calibration_report",
+    "component_boxes",
+    "operating_points",
+    "operating_points_report",
+]
