@@ -26,6 +26,7 @@ __all__ = [
     "RangeWarning",
     "StateDictError",
     "TrainingError",
+    "TrainingStopped",
     "UnknownNameError",
     "WeightsNotFoundError",
     "unknown_name",
@@ -105,6 +106,10 @@ class HubAccessError(DownloadError, PermissionError):
 
 class TrainingError(PylonZooError, RuntimeError):
     """A training run cannot go on."""
+
+
+class TrainingStopped(TrainingError):  # noqa: N818 - nothing went wrong
+    """A signal ended a training run after it had saved its state; it can go on."""
 
 
 class MissingExtraError(PylonZooError, ImportError):

@@ -1,6 +1,8 @@
 """The command line: ``pylon-zoo COMMAND``.
 
-Exit codes: 0 done; 1 an error that the message explains; 2 wrong usage; 130 interrupted.
+Exit codes: 0 done; 1 an error that the message explains; 2 wrong usage; 75 a training run was
+stopped by SIGTERM or SIGINT after it saved its state, and the same command goes on with it (75 is
+``EX_TEMPFAIL`` of sysexits.h: try again); 130 interrupted.
 """
 
 from __future__ import annotations
@@ -17,13 +19,14 @@ from rich.console import Console
 from rich.table import Table
 
 from pylon_zoo.cli import weights
-from pylon_zoo.errors import ImageReadError, InvalidInputError, PylonZooError
+from pylon_zoo.errors import ImageReadError, InvalidInputError, PylonZooError, TrainingStopped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pylon_zoo.data import Sample
     from pylon_zoo.prediction import Prediction
+    from pylon_zoo.training import TrainingResult
 
 app = typer.Typer(
     name="pylon-zoo",
@@ -36,9 +39,19 @@ app.add_typer(weights.app, name="weights")
 out = Console()
 err = Console(stderr=True)
 
+#: EX_TEMPFAIL of sysexits.h.
+STOPPED = 75
+
 DEFAULT_MODEL = "pylon_regnetx_002.phantom"
 Model = Annotated[
     str, typer.Option("--model", "-m", help="Name of a checkpoint, or the folder of one.")
+]
+SkipBad = Annotated[
+    int | None,
+    typer.Option(help="Go on without so many images that cannot be read, and list them."),
+]
+Fresh = Annotated[
+    bool, typer.Option("--fresh", help="Delete this folder's checkpoints and start over.")
 ]
 
 
@@ -267,17 +280,31 @@ def train(
         list[str] | None,
         typer.Option("--set", help="Change the recipe: key=value; may come often."),
     ] = None,
+    skip_bad: SkipBad = None,
+    fresh: Fresh = False,
 ) -> None:
-    """Train a model by a recipe; the folder that it writes loads with load_pretrained."""
+    """Train a model by a recipe; the folder that it writes loads with load_pretrained.
+
+    The same command goes on with a run that was killed or stopped. SIGTERM and SIGINT finish the
+    step, save and exit with 75.
+    """
     from pylon_zoo.recipes import load_recipe
     from pylon_zoo.training import train as run
 
-    config = load_recipe(recipe).override(settings or [])
+    changes = list(settings or [])
+    if skip_bad is not None:
+        changes.append(f"skip_bad={skip_bad}")
+    config = load_recipe(recipe).override(changes)
     folder = output or Path("runs") / recipe
-    result = run(config, folder)
+    _print_training(run(config, folder, resume=not fresh))
+
+
+def _print_training(result: TrainingResult) -> None:
+    for problem in result.bad_images:
+        err.print(f"[yellow]skipped[/yellow] {_plain(problem)}", highlight=False, soft_wrap=True)
     out.print(
         f"Best epoch {result.best_epoch}, validation loss {result.best_loss:.4f}, "
-        f"{result.seconds:.0f} s. Load it with pylon_zoo.load_pretrained({str(folder)!r}).",
+        f"{result.seconds:.0f} s. Load it with pylon_zoo.load_pretrained({str(result.folder)!r}).",
         highlight=False,
         soft_wrap=True,
     )
@@ -289,6 +316,9 @@ def main(arguments: list[str] | None = None) -> Any:
     debug = "--debug" in arguments
     try:
         app([a for a in arguments if a != "--debug"], standalone_mode=True)
+    except TrainingStopped as stopped:
+        err.print(_plain(str(stopped)), highlight=False, soft_wrap=True)
+        sys.exit(STOPPED)
     except PylonZooError as error:
         if debug:
             raise

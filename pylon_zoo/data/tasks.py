@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from typing import ClassVar
 
 from pylon_zoo.data.bccd import BCCD
@@ -46,6 +45,8 @@ class Task(ABC):
         name: what ``--data`` names.
         class_names: K names.
         preprocessing: that models for this task are made with.
+        training_resize: ``"native"`` where training items are tiles, to be left as they are; None
+            for the preprocessing's own way.
         url: where the data is had.
         license: of the data.
     """
@@ -54,17 +55,13 @@ class Task(ABC):
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
     splits: tuple[str, ...]
+    training_resize: ClassVar[str | None] = None
     url: ClassVar[str]
     license: ClassVar[str]
 
     def __init__(self, root: str | None = None, seed: int = 0) -> None:
         self.root = root
         self.seed = seed
-
-    @property
-    def training_preprocessing(self) -> Preprocessing:
-        """How the training items become a model's input; tiles stay at their own size."""
-        return self.preprocessing
 
     @abstractmethod
     def training(self) -> LocalizationDataset:
@@ -97,13 +94,9 @@ class PhantomTask(Task):
     preprocessing = Preprocessing.default(1)
     url = "pylon_zoo.data.Phantom"
     license = Phantom.license
+    training_resize = "native"
     TILE = 160
     TILES_PER_EPOCH = 4096
-
-    @property
-    def training_preprocessing(self) -> Preprocessing:
-        """Tiles are not resized."""
-        return replace(self.preprocessing, resize="native")
 
     def training(self) -> LocalizationDataset:
         """Random tiles of 160 px of 3,000 images of the train split; every seed draws its own."""

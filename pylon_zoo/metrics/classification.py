@@ -189,8 +189,11 @@ def _report(
         return Estimate(float(value), float(low), float(high), float(by_chance), n).to_dict()
 
     chance = np.where(np.isnan(values), np.nan, chance)
+    total = int(positives.sum())
     return {
-        name: estimate(*(mean(v, by_support) for v in (values, draws, chance)), positives.sum())
+        name: estimate(
+            mean(values, by_support), mean(draws, by_support), mean(chance, by_support), total
+        )
         for name, by_support in (("macro", False), ("weighted", True))
     } | {
         "per_class": {

@@ -16,7 +16,12 @@ CHOICES = {
     "optimizer": ("adam", "adamw"),
     "schedule": ("plateau", "cosine"),
     "precision": ("no", "bf16", "fp16"),
+    "batch_norm": ("local", "sync", "frozen"),
+    "class_weights": ("none", "balanced"),
 }
+
+#: Fields that change when and where a run is watched and saved, but no number of it.
+BYSTANDERS = ("workers", "skip_bad", "checkpoint_steps", "checkpoint_minutes", "tracker")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +32,16 @@ class TrainingConfig:
         model: ``{architecture}_{encoder}``.
         options: of the architecture.
         encoder_pretrained: start the encoder from timm's weights.
+        weights: checkpoint to start from, by name or folder; ``model`` must be its architecture
+            and encoder. The head is made anew where the classes differ.
         data: the task's name (:mod:`pylon_zoo.data.tasks`).
         root: the dataset's folder, where it has files.
+        image_size: side that images are resized to; 0 for the task's (or the checkpoint's) own.
         augmentation: ``"none"``, ``"light"`` or ``"dihedral"``.
         epochs: at most.
         batch_size: images a step, on all devices together.
+        accumulation: pieces that each batch is computed in, one after another, to save memory;
+            gradients add up to the whole batch's (BatchNorm sees the pieces).
         optimizer: ``"adam"`` or ``"adamw"``.
         learning_rate: the highest.
         weight_decay: of the optimizer; biases and norms are spared.
@@ -42,18 +52,35 @@ class TrainingConfig:
         clip_norm: gradients are clipped to this norm; 0 for no clipping.
         precision: ``"no"`` (float32), ``"bf16"`` or ``"fp16"`` autocast.
         channels_last: memory format of the model and its images.
+        compile: run the network through ``torch.compile``.
+        class_weights: ``"none"``, or ``"balanced"``: positives of each class weigh negatives over
+            positives of the training items, as ``pos_weight`` of the loss.
+        label_smoothing: s moves the labels of training to y (1 - s) + s / 2.
+        freeze: parts of the model that do not train, by their names and comma-separated, e.g.
+            ``"encoder"``; their BatchNorm statistics stand still too.
+        frozen_epochs: freeze in the first so many epochs only (two-phase training); 0: in all.
+        batch_norm: statistics of each device by itself (``"local"``), of all devices
+            (``"sync"``, CUDA only), or as they were at the start (``"frozen"``).
         seed: of the weights, the order, the augmentation and the drawn data.
         workers: processes that load data; 0 loads in the training process.
+        skip_bad: images that may turn out unreadable before the run stops.
+        checkpoint_steps: save the run's state every so many steps; 0 for not by steps.
+        checkpoint_minutes: and after so many minutes; 0 for not by time. An epoch's end is always
+            saved.
+        tracker: also log to this tracker of Accelerate's, e.g. ``"tensorboard"``.
     """
 
     model: str
     data: str
     options: dict[str, Any] = field(default_factory=dict)
     encoder_pretrained: bool = False
+    weights: str | None = None
     root: str | None = None
+    image_size: int = 0
     augmentation: str = "light"
     epochs: int = 40
     batch_size: int = 64
+    accumulation: int = 1
     optimizer: str = "adam"
     learning_rate: float = 1e-4
     weight_decay: float = 0.0
@@ -62,22 +89,54 @@ class TrainingConfig:
     clip_norm: float = 0.0
     precision: str = "no"
     channels_last: bool = True
+    compile: bool = False
+    class_weights: str = "none"
+    label_smoothing: float = 0.0
+    freeze: str = ""
+    frozen_epochs: int = 0
+    batch_norm: str = "local"
     seed: int = 0
     workers: int = 0
+    skip_bad: int = 0
+    checkpoint_steps: int = 0
+    checkpoint_minutes: float = 10.0
+    tracker: str = ""
 
     def __post_init__(self) -> None:
         for name, accepted in CHOICES.items():
             if getattr(self, name) not in accepted:
                 raise unknown_name(f"value of {name},", str(getattr(self, name)), accepted)
-        for name in ("epochs", "batch_size", "learning_rate"):
+        for name in ("epochs", "batch_size", "learning_rate", "accumulation"):
             if getattr(self, name) <= 0:
                 raise InvalidOptionError(f"{name} must be positive; got {getattr(self, name)}.")
-        if not 0 <= self.ema_decay < 1:
-            raise InvalidOptionError(f"ema_decay must lie in [0, 1); got {self.ema_decay}.")
+        for name in ("image_size", "frozen_epochs", "skip_bad", "checkpoint_steps"):
+            if getattr(self, name) < 0:
+                raise InvalidOptionError(f"{name} must not be negative; got {getattr(self, name)}.")
+        for name in ("ema_decay", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InvalidOptionError(f"{name} must lie in [0, 1); got {getattr(self, name)}.")
+        if self.frozen_epochs and not self.freeze:
+            raise InvalidOptionError(
+                f"frozen_epochs={self.frozen_epochs} freezes nothing without freeze; set "
+                f"freeze=encoder, or frozen_epochs=0."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it."""
         return dataclasses.asdict(self)
+
+    def differences(self, other: dict[str, Any]) -> list[str]:
+        """Lines ``key: other's value -> this one's`` for every field that changes a result.
+
+        Args:
+            other: :meth:`to_dict` of another configuration; what it lacks counts as the default.
+        """
+        other = TrainingConfig(model="", data="").to_dict() | other
+        return [
+            f"{key}: {other[key]!r} -> {value!r}"
+            for key, value in json.loads(json.dumps(self.to_dict())).items()
+            if key not in BYSTANDERS and other[key] != value
+        ]
 
     def override(self, settings: Sequence[str]) -> TrainingConfig:
         """Apply ``key=value`` settings; ``options.pooling=avg`` reaches into the options.

@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,15 +8,19 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
+from timm.utils.model_ema import ModelEmaV3
 
 import pylon_zoo
 from pylon_zoo.data import LocalizationDataset, Phantom, tasks
+from pylon_zoo.data.seeds import generator_for
 from pylon_zoo.errors import TrainingError
+from pylon_zoo.preprocessing import Transform
 from pylon_zoo.training import TrainingConfig, loop, train
 from pylon_zoo.training.loop import clear_untrained, masked_bce
 
 CONFIG = TrainingConfig(
-    model="pylon_regnetx_002",
+    model="pylon_test_efficientnet",
     data="tiny",
     epochs=2,
     batch_size=4,
@@ -94,6 +99,80 @@ def test_the_same_seed_gives_the_same_weights_with_any_number_of_workers(tmp_pat
         files.append((tmp_path / name / "model.safetensors").read_bytes())
     assert files[0] == files[1]
     assert files[0] != files[2]
+
+
+def plain_loop(config: TrainingConfig) -> tuple[dict[str, torch.Tensor], list[float]]:
+    """What the first checkpoints were trained with, on torch alone: best weights, all losses."""
+    torch.manual_seed(config.seed)
+    task = TinyTask(seed=config.seed)
+    items, judges = task.training(), task.selection()
+    model = pylon_zoo.create_model(config.model, class_names=task.class_names)
+    model = model.to(memory_format=torch.channels_last)
+    average = ModelEmaV3(model, decay=config.ema_decay, use_warmup=True)
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    spared = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": spared, "weight_decay": 0.0},
+        {"params": decayed, "weight_decay": config.weight_decay},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
+    batches, step, losses, best = len(items) // config.batch_size, 0, [], {}
+    steps = config.epochs * batches
+    for epoch in range(1, config.epochs + 1):
+        model.train()
+        order = torch.randperm(len(items), generator=generator_for(config.seed, epoch)).tolist()
+        change = Transform(task.preprocessing, config.augmentation)
+        total = 0.0
+        for b in range(batches):
+            samples = [
+                change(items[epoch * len(items) + i], generator_for(config.seed, epoch, i))
+                for i in order[b * config.batch_size : (b + 1) * config.batch_size]
+            ]
+            images = torch.stack([s.image for s in samples]).to(memory_format=torch.channels_last)
+            part = math.pi * (step - 1) / (steps - 1)
+            rate = 1.0 if step == 0 else 0.5 + 0.5 * math.cos(part)
+            for group in optimizer.param_groups:
+                group["lr"] = config.learning_rate * rate
+            labels = torch.stack([s.labels for s in samples])
+            # Torch's own mean differs in the last digit.
+            loss = F.binary_cross_entropy_with_logits(model(images).logits, labels, reduction="sum")
+            loss = loss / labels.numel()
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+            optimizer.step()
+            average.update(model, step=step)
+            total += float(loss.detach())
+            step += 1
+        change = Transform(task.preprocessing)
+        samples = [change(judges[i]) for i in range(len(judges))]
+        images, labels = (
+            torch.stack([getattr(s, name) for s in samples]) for name in ("image", "labels")
+        )
+        logits = []
+        with torch.no_grad():
+            for piece in images.split(config.batch_size):
+                logits.append(average.module(piece.to(memory_format=torch.channels_last)).logits)
+        scores = torch.cat(logits)
+        total_loss = F.binary_cross_entropy_with_logits(scores, labels, reduction="sum")
+        validation = float(total_loss / labels.numel())
+        if validation < min([*losses[1::2], math.inf]):
+            clear_untrained(model, average.module, optimizer)
+            best = {k: v.clone() for k, v in average.module.state_dict().items()}
+        losses += [total / batches, validation]
+    return best, losses
+
+
+def test_the_weights_are_bit_for_bit_those_of_a_plain_loop(tmp_path: Path) -> None:
+    config = CONFIG.override(["weight_decay=0.05"])
+    train(config, tmp_path, progress=False)
+    expected, losses = plain_loop(config)
+    weights = load_file(tmp_path / "model.safetensors")
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], expected[name]) for name in weights)
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(r[k]) for r in rows for k in ("train_loss", "validation_loss")] == losses
 
 
 def test_plateau_lowers_the_rate_and_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
