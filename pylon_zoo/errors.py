@@ -15,6 +15,7 @@ __all__ = [
     "CheckpointError",
     "DatasetError",
     "DownloadError",
+    "ExportError",
     "HubAccessError",
     "ImageReadError",
     "IntegrityError",
@@ -100,6 +101,10 @@ class HubAccessError(DownloadError, PermissionError):
 
 class TrainingError(PylonZooError, RuntimeError):
     """A training run cannot go on."""
+
+
+class ExportError(PylonZooError, RuntimeError):
+    """A model cannot be written for another runtime, or would compute something else there."""
 
 
 class MissingExtraError(PylonZooError, ImportError):
