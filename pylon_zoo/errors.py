@@ -15,6 +15,7 @@ __all__ = [
     "CheckpointError",
     "DatasetError",
     "DownloadError",
+    "ExportError",
     "HubAccessError",
     "ImageReadError",
     "IntegrityError",
@@ -110,6 +111,10 @@ class TrainingError(PylonZooError, RuntimeError):
 
 class TrainingStopped(TrainingError):  # noqa: N818 - nothing went wrong
     """A signal ended a training run after it had saved its state; it can go on."""
+
+
+class ExportError(PylonZooError, RuntimeError):
+    """A model cannot be written for another runtime, or would compute something else there."""
 
 
 class MissingExtraError(PylonZooError, ImportError):

@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pylon_zoo.cli import weights
+from pylon_zoo.cli import convert, export, weights
 from pylon_zoo.errors import ImageReadError, InvalidInputError, PylonZooError, TrainingStopped
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(weights.app, name="weights")
+app.command()(convert.convert)
+app.command()(export.export)
 out = Console()
 err = Console(stderr=True)
 
