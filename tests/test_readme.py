@@ -16,3 +16,15 @@ def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     for block in blocks:
         exec(compile(block, "README.md", "exec"), namespace)
     assert (tmp_path / "my_model" / "model.safetensors").exists()
+
+
+def test_every_number_stands_in_the_committed_results() -> None:
+    results = (README.parent / "benchmarks" / "results").glob("twins_*.md")
+    printed = {line for path in results for line in path.read_text(encoding="utf-8").splitlines()}
+    rows = [
+        line
+        for line in README.read_text(encoding="utf-8").splitlines()
+        if re.search(r"\| .*\[", line)
+    ]
+    assert len(rows) >= 8
+    assert set(rows) <= printed
