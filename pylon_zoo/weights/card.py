@@ -196,7 +196,8 @@ def _metrics(record: Record) -> str:
         for m in record.metrics
     ]
     header = ["metric", "value", "interval", "chance", "cases", "measured on"]
-    return "## Results\n\n" + _table(header, rows)
+    commands = "\n".join(dict.fromkeys(m.command for m in record.metrics))
+    return f"## Results\n\n{_table(header, rows)}\n\nMeasured by:\n\n```bash\n{commands}\n```"
 
 
 def _thresholds(record: Record) -> str:

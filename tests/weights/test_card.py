@@ -37,6 +37,7 @@ def test_what_a_card_says(record: Record) -> None:
         "- train: seeds 0-7",
         "```bash\npylon-zoo train phantom\n```",
         "| auroc_macro | 0.900 | 0.850 to 0.950 (95%) | 0.500 | 40 | phantom, test |",
+        "pylon-zoo evaluate pylon_regnetx_002.phantom --data phantom --split test\n```",
         "| ring | 0.250 |",
         "The weights: Apache-2.0.",
         "1,234,567 bytes, sha256 `" + "ab" * 32,
