@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,8 +53,9 @@ def finetune(
     in ``settings`` follows from the number of images (:func:`default_config`).
 
     Args:
-        data: a CSV file, a COCO file (``.json``) or a folder with one folder of images a class;
-            see :mod:`pylon_zoo.data`.
+        data: a CSV file, a COCO file (``.json``), a folder that holds ``labels.csv`` or a
+            COCO file, or one that holds a folder of images for each class; see
+            :mod:`pylon_zoo.data`.
         output: folder for what :func:`pylon_zoo.training.train` writes and ``evaluation.json``.
         weights: the checkpoint to start from, by name or folder.
         settings: ``key=value`` changes of the configuration.
@@ -75,7 +75,7 @@ def finetune(
 
     model = load_pretrained(result.folder)
     report = evaluate(model, task, _measured_split(task), progress=progress)
-    write_json(result.folder / "evaluation.json", json.loads(json.dumps(report)))
+    write_json(result.folder / "evaluation.json", report)
     return Finetuned(model, report, result)
 
 
@@ -87,7 +87,10 @@ def task_name(data: str | Path) -> str:
     """
     path = Path(data)
     if path.is_dir():
-        return "image_folder"
+        if (path / "labels.csv").is_file():
+            return "csv"
+        coco = any([*path.glob("*.json"), *path.glob("annotations/*.json")])
+        return "coco" if coco else "image_folder"
     names = {".csv": "csv", ".json": "coco"}
     if not path.is_file() or path.suffix.lower() not in names:
         what = "is none of these" if path.exists() else "does not exist"

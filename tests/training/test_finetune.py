@@ -150,7 +150,22 @@ def test_kinds_of_data(tmp_path: Path) -> None:
         if kind:
             assert task_name(tmp_path / name) == kind
     assert task_name(tmp_path) == "image_folder"
+    for name, kind in {"annotations.json": "coco", "labels.csv": "csv"}.items():
+        (tmp_path / name).touch()
+        assert task_name(tmp_path) == kind
     with pytest.raises(DatasetError, match=r"c\.txt is none of these"):
         task_name(tmp_path / "c.txt")
     with pytest.raises(DatasetError, match=r"nothing does not exist"):
         task_name(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("kind", ["csv_table", "coco", "image_folder"])
+def test_every_layout_of_ones_own_data(kind: str, checkpoint: Path, tmp_path: Path) -> None:
+    fake_own = pytest.importorskip("fake_own", reason="the readers of one's own data are not here")
+    root = getattr(fake_own, kind)(tmp_path / "data")
+    result = finetune(root, tmp_path / "out", weights=str(checkpoint), settings=SETTINGS)
+    assert set(result.model.spec.class_names or ()) == set(fake_own.CLASSES)
+    assert result.report["split"] == "test"
+    assert result.report["items"]["classification"] > 0
+    channels = 3 if kind == "coco" else 1
+    assert result.model.spec.preprocessing.input_size == (channels, 64, 64)
