@@ -39,8 +39,8 @@ def create_transform(
     Args:
         model: a model of the zoo, or its preprocessing.
         train: also change images at random, as ``augmentation`` says.
-        augmentation: ``"light"`` (flip, brightness, contrast), ``"dihedral"`` (and quarter turns)
-            or ``"none"``; used with ``train`` only.
+        augmentation: ``"light"`` (flip, brightness, contrast), ``"dihedral"`` (and quarter turns),
+            ``"paper"`` (any rotation, crops) or ``"none"``; used with ``train`` only.
 
     Returns:
         A callable that takes a path, a PIL image, an array (H, W) or (H, W, C), or a tensor

@@ -34,7 +34,7 @@ LAYERS = [
     {"registry", "preprocessing"},
     {"heatmaps", "weights"},
     {"prediction", "export", "training"},
-    {"recipes"},
+    {"recipes", "bulk"},
     {"cli"},
 ]
 

@@ -14,6 +14,8 @@ def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert len(blocks) >= 3
     namespace: dict[str, object] = {}
     for block in blocks:
+        if "my_images.csv" in block:
+            continue  # the reader's own data; tests/training/test_finetune.py fine-tunes on a CSV
         exec(compile(block, "README.md", "exec"), namespace)
     assert (tmp_path / "my_model" / "model.safetensors").exists()
 

@@ -7,7 +7,6 @@ stopped by SIGTERM or SIGINT after it saved its state, and the same command goes
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import sys
@@ -19,12 +18,11 @@ from rich.console import Console
 from rich.table import Table
 
 from pylon_zoo.cli import convert, export, weights
-from pylon_zoo.errors import ImageReadError, InvalidInputError, PylonZooError, TrainingStopped
+from pylon_zoo.errors import PylonZooError, TrainingStopped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
 
-    from pylon_zoo.data import Sample
     from pylon_zoo.prediction import Prediction
     from pylon_zoo.training import TrainingResult
 
@@ -103,8 +101,12 @@ def info(
 @app.command()
 def predict(
     sources: Annotated[
-        list[Path] | None,
-        typer.Argument(help="Image files, or folders of them.", show_default=False),
+        list[str] | None,
+        typer.Argument(
+            help="Image files, folders of them, patterns in quotes ('scans/**/*.png'), or CSV "
+            "files that list them.",
+            show_default=False,
+        ),
     ] = None,
     model: Model = DEFAULT_MODEL,
     output: Annotated[
@@ -120,88 +122,75 @@ def predict(
     alignment: Annotated[
         str, typer.Option(help="corners_false, or receptive_field for coarse maps.")
     ] = "corners_false",
+    overlays: Annotated[bool, typer.Option(help="Draw pictures.")] = True,
+    maps: Annotated[
+        bool, typer.Option("--maps", help="Write each image's maps to maps/*.npz.")
+    ] = False,
+    parquet: Annotated[
+        bool, typer.Option("--parquet", help="Write predictions.parquet as well.")
+    ] = False,
+    workers: Annotated[int, typer.Option(help="Processes that read images.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the images that the table lacks.")
+    ] = False,
 ) -> None:
     """Say what is in images and where: a table, predictions.csv, and an overlay per finding."""
     from rich.progress import track
 
+    from pylon_zoo import bulk
+    from pylon_zoo.data import Phantom
+    from pylon_zoo.prediction import Prediction
     from pylon_zoo.prediction import predict as predict_one
     from pylon_zoo.weights import load_pretrained
 
     if bool(sources) == (phantom is not None):
-        raise typer.BadParameter("give image files or folders, or --phantom NUMBER.")
-    loaded = load_pretrained(model)
-    files = _image_files(sources or [])
-    samples = _samples(files) if phantom is None else _phantoms(phantom)
-    count = len(files) or 1
-    output.mkdir(parents=True, exist_ok=True)
+        raise typer.BadParameter("give image files, folders, patterns or lists, or --phantom N.")
+    if parquet:
+        bulk.require_pyarrow()
+    loaded = load_pretrained(model, device=device)
+    files = bulk.find_sources(sources or [])
+    table = bulk.PredictionTable(output, {"model": model, "alignment": alignment}, resume=resume)
+    names = {str(path): name for path, name in zip(files, bulk.image_names(files), strict=True)}
+    todo = [path for path in files if str(path) not in table.done]
+    results: Iterable[Prediction | PylonZooError]
+    if phantom is None:
+        results = bulk.predict_files(loaded, todo, alignment=alignment, workers=workers)
+    else:
+        results = [predict_one(loaded, Phantom("test")[phantom], alignment)]
+    count = len(todo) if phantom is None else 1
     failures: list[str] = []
     pictures = 0
-    with (output / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["image", "class", "probability", "x", "y", "inside"])
-        for sample in track(samples, "predicting", total=count, console=err, transient=True):
-            try:
-                if isinstance(sample, ImageReadError):
-                    raise sample
-                prediction = predict_one(loaded, sample, alignment)
-            except (ImageReadError, InvalidInputError) as error:
-                failures.append(str(error))
-                continue
-            for finding in prediction.findings:
-                inside = {None: "", True: "yes", False: "no"}[finding.inside]
-                writer.writerow(
-                    [
-                        sample.source,
-                        finding.class_name,
-                        f"{finding.probability:.4f}",
-                        finding.x,
-                        finding.y,
-                        inside,
-                    ]
-                )
-            pictures += _draw_findings(prediction, output, threshold)
-            if count == 1:
-                _print_findings(prediction)
+    for result in track(results, "predicting", total=count, console=err, transient=True):
+        if not isinstance(result, Prediction):
+            failures.append(str(result))
+            continue
+        source = result.sample.source
+        name = names.get(source, source)
+        # Rows last: with them the image counts as done.
+        if maps:
+            bulk.save_maps(result, output / "maps" / f"{name}.npz")
+        if overlays:
+            pictures += _draw_findings(result, output, name, threshold)
+        table.add(result)
+        if len(files) <= 1:
+            _print_findings(result)
+    if parquet:
+        table.write_parquet()
+    earlier = f" and {len(files) - count} earlier" if len(files) > count else ""
     err.print(
-        f"{count - len(failures)} image(s): {output / 'predictions.csv'} and {pictures} overlay(s) "
+        f"{count - len(failures)} image(s){earlier}: {table.path} and {pictures} overlay(s) "
         f"in {output}. Not for clinical use.",
         highlight=False,
         soft_wrap=True,
     )
     if failures:
         for failure in failures:
-            err.print(f"[red]skipped[/red] {failure}", highlight=False, soft_wrap=True)
+            err.print(f"[red]skipped[/red] {_plain(failure)}", highlight=False, soft_wrap=True)
         raise typer.Exit(1)
 
 
-def _image_files(sources: list[Path]) -> list[Path]:
-    from pylon_zoo.data import find_images
-
-    files: list[Path] = []
-    for source in sources:
-        files += find_images(source) if source.is_dir() else [source]
-    return files
-
-
-def _samples(files: list[Path]) -> Iterator[Sample | ImageReadError]:
-    import torch
-
-    from pylon_zoo.data import Sample, read_image
-
-    for path in files:
-        try:
-            yield Sample(image=read_image(path), labels=torch.zeros(0), source=str(path))
-        except ImageReadError as error:
-            yield error
-
-
-def _phantoms(number: int) -> Iterator[Sample | ImageReadError]:
-    from pylon_zoo.data import Phantom
-
-    yield Phantom("test")[number]
-
-
-def _draw_findings(prediction: Prediction, output: Path, threshold: float) -> int:
+def _draw_findings(prediction: Prediction, output: Path, name: str, threshold: float) -> int:
     from pylon_zoo.heatmaps.overlay import draw_overlay
 
     sample = prediction.sample
@@ -217,8 +206,7 @@ def _draw_findings(prediction: Prediction, output: Path, threshold: float) -> in
             peak=(finding.x, finding.y),
             boxes=prediction.boxes_of(position),
         )
-        stem = Path(sample.source).stem
-        picture.save(output / f"{stem}_{finding.class_name.replace(' ', '_')}.png")
+        picture.save(output / f"{name}_{finding.class_name.replace(' ', '_')}.png")
         drawn += 1
     return drawn
 
@@ -249,14 +237,23 @@ def evaluate(
     """Measure AUROC and point localization, with chance levels and 95 % intervals."""
     from pylon_zoo.data import open_task
     from pylon_zoo.training.evaluation import evaluate as measure
-    from pylon_zoo.training.evaluation import format_estimate, summary_rows
     from pylon_zoo.weights import load_pretrained
 
     task = open_task(data, root)
     report = measure(load_pretrained(model, device=device), task, split, progress=True)
-    table = Table(
-        "metric", "class", "value [95 %]", "chance", "n", title=f"{model} on {data} {split}"
-    )
+    _print_report(report, f"{model} on {data} {split}")
+    if json_path is not None:
+        report["command"] = f"pylon-zoo evaluate {model} --data {data} --split {split}" + (
+            " --root DIR" if root else ""
+        )
+        json_path.parent.mkdir(parents=True, exist_ok=True)
+        json_path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def _print_report(report: dict[str, Any], title: str) -> None:
+    from pylon_zoo.training.evaluation import format_estimate, summary_rows
+
+    table = Table("metric", "class", "value [95 %]", "chance", "n", title=title)
     previous = ""
     for metric, name, estimate in summary_rows(report):
         if previous not in ("", metric):
@@ -266,12 +263,6 @@ def evaluate(
         table.add_row(label, name, format_estimate(estimate), chance, str(estimate["support"]))
         previous = metric
     out.print(table)
-    if json_path is not None:
-        report["command"] = f"pylon-zoo evaluate {model} --data {data} --split {split}" + (
-            " --root DIR" if root else ""
-        )
-        json_path.parent.mkdir(parents=True, exist_ok=True)
-        json_path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 @app.command()
@@ -293,12 +284,43 @@ def train(
     from pylon_zoo.recipes import load_recipe
     from pylon_zoo.training import train as run
 
-    changes = list(settings or [])
-    if skip_bad is not None:
-        changes.append(f"skip_bad={skip_bad}")
-    config = load_recipe(recipe).override(changes)
+    config = load_recipe(recipe).override(_with_skip_bad(settings, skip_bad))
     folder = output or Path("runs") / recipe
     _print_training(run(config, folder, resume=not fresh))
+
+
+@app.command()
+def finetune(
+    data: Annotated[
+        Path,
+        typer.Argument(help="A CSV file, a COCO file, or a folder with a folder for each class."),
+    ],
+    weights: Annotated[
+        str, typer.Option("--weights", "-w", help="Checkpoint to start from: name or folder.")
+    ] = DEFAULT_MODEL,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder.")] = Path("finetuned"),
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change the defaults: key=value; may come often."),
+    ] = None,
+    skip_bad: SkipBad = None,
+    fresh: Fresh = False,
+) -> None:
+    """Teach a checkpoint the classes of your own images, measure it, and save it.
+
+    Defaults follow from the number of images; class names and splits are the data's. The same
+    command goes on with a run that was killed or stopped.
+    """
+    from pylon_zoo.training import finetune as run
+
+    changes = _with_skip_bad(settings, skip_bad)
+    result = run(data, output, weights=weights, settings=changes, resume=not fresh)
+    _print_report(result.report, f"{weights} fine-tuned on {data}, {result.report['split']} split")
+    _print_training(result.training)
+
+
+def _with_skip_bad(settings: list[str] | None, skip_bad: int | None) -> list[str]:
+    return (settings or []) + ([] if skip_bad is None else [f"skip_bad={skip_bad}"])
 
 
 def _print_training(result: TrainingResult) -> None:

@@ -7,6 +7,7 @@ on (seed, epoch, index) alone and not on which worker process happens to load it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from torch import Generator, Tensor
 
 from pylon_zoo.data.sample import Sample
 
-__all__ = ["AUGMENTATIONS", "brightness_contrast", "flip", "quarter_turn"]
+__all__ = ["AUGMENTATIONS", "brightness_contrast", "flip", "quarter_turn", "random_crop", "rotate"]
 
 Transform = Callable[[Sample, Generator], Sample]
 
@@ -46,6 +47,63 @@ def quarter_turn(sample: Sample, turns: int) -> Sample:
     return replace(sample, image=image, boxes=boxes, points=points)
 
 
+def rotate(sample: Sample, degrees: float) -> Sample:
+    """Turn counterclockwise about the middle, on black; boxes become those around the turned ones.
+
+    The size stays: what leaves the image is cut off.
+    """
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2.functional import rotate as rotate_image
+
+    image = rotate_image(sample.image, degrees, interpolation=InterpolationMode.BILINEAR)
+    angle = math.radians(degrees)
+    turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    middle = torch.tensor([sample.width / 2, sample.height / 2])
+    corners = sample.boxes[:, [0, 1, 2, 1, 0, 3, 2, 3]].reshape(-1, 4, 2)
+    corners = (corners - middle) @ turn + middle
+    boxes = torch.cat([corners.amin(dim=1), corners.amax(dim=1)], dim=1)
+    points = (sample.points - middle) @ turn + middle
+    return _cut(
+        replace(sample, image=image, boxes=boxes, points=points), 0, 0, sample.width, sample.height
+    )
+
+
+def _cut(sample: Sample, x: int, y: int, width: int, height: int) -> Sample:
+    """A part of the image; boxes are clipped to it, and go where nothing is left of them.
+
+    Labels stay, since they are the image's: training on parts of it always takes that risk.
+    """
+    limits = torch.tensor([width, height, width, height], dtype=torch.float32)
+    boxes = (sample.boxes - torch.tensor([x, y, x, y])).clamp(min=0).minimum(limits)
+    points = sample.points - torch.tensor([x, y])
+    left = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+    inside = ((points >= 0) & (points < limits[:2])).all(dim=1)
+    return replace(
+        sample,
+        image=sample.image[:, y : y + height, x : x + width],
+        boxes=boxes[left],
+        box_classes=sample.box_classes[left],
+        points=points[inside],
+        point_classes=sample.point_classes[inside],
+    )
+
+
+def random_crop(sample: Sample, generator: Generator) -> Sample:
+    """Cut 70 to 100 % of the area, its sides in a ratio of 3/4 to 4/3 (log-uniform).
+
+    Ten tries, then the whole image; the preprocessing resizes it.
+    """
+    for _ in range(10):
+        area = _uniform(0.7, 1.0, generator) * sample.width * sample.height
+        ratio = math.exp(_uniform(math.log(3 / 4), math.log(4 / 3), generator))
+        width, height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if width <= sample.width and height <= sample.height:
+            room = (sample.width - width, sample.height - height)
+            x, y = (int(torch.randint(r + 1, (), generator=generator)) for r in room)
+            return _cut(sample, x, y, width, height)
+    return sample
+
+
 def brightness_contrast(image: Tensor, brightness: float, contrast: float) -> Tensor:
     """Scale a [0, 1] image about its mean by ``contrast`` and add ``brightness``, clipped."""
     mean = image.mean()
@@ -66,9 +124,28 @@ def _dihedral(sample: Sample, generator: Generator) -> Sample:
     return _light(quarter_turn(sample, turns), generator)
 
 
+def _paper(sample: Sample, generator: Generator) -> Sample:
+    """What PYLON was trained with (arXiv 2010.11475), before the resize to the input's size.
+
+    Rotation within 90 degrees (p 0.5), random crop, flip (p 0.5), brightness within 0.5 and
+    contrast within 50 % (p 0.5).
+    """
+    if _uniform(0, 1, generator) < 0.5:
+        sample = rotate(sample, _uniform(-90, 90, generator))
+    sample = random_crop(sample, generator)
+    if _uniform(0, 1, generator) < 0.5:
+        sample = flip(sample)
+    if _uniform(0, 1, generator) < 0.5:
+        brightness, contrast = _uniform(-0.5, 0.5, generator), _uniform(0.5, 1.5, generator)
+        image = brightness_contrast(sample.image, brightness, contrast)
+        sample = replace(sample, image=image)
+    return sample
+
+
 #: What ``augmentation`` of a training config names.
 AUGMENTATIONS: dict[str, Transform] = {
     "none": lambda sample, _generator: sample,
     "light": _light,
     "dihedral": _dihedral,
+    "paper": _paper,
 }

@@ -1,6 +1,10 @@
 """PYLON on tiles of blood smears.
 
 pylon-zoo train bccd --set root=DIR --output runs/bccd
+
+Hardware: a CPU.
+Expected score: what python benchmarks/twins.py bccd --root DIR --split val
+prints for it; no other measurement exists.
 """
 
 from pylon_zoo.training.config import TrainingConfig

@@ -1,6 +1,10 @@
 """PYLON on radiograph phantoms.
 
 pylon-zoo train phantom --output runs/phantom
+
+Hardware: a CPU.
+Expected score: what python benchmarks/twins.py phantom --split test
+prints for it; no other measurement exists.
 """
 
 from pylon_zoo.training.config import TrainingConfig

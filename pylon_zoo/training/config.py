@@ -21,7 +21,14 @@ CHOICES = {
 }
 
 #: Fields that change when and where a run is watched and saved, but no number of it.
-BYSTANDERS = ("workers", "skip_bad", "checkpoint_steps", "checkpoint_minutes", "tracker")
+BYSTANDERS = (
+    "workers",
+    "skip_bad",
+    "checkpoint_steps",
+    "checkpoint_minutes",
+    "tracker",
+    "heatmaps",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +44,7 @@ class TrainingConfig:
         data: the task's name (:mod:`pylon_zoo.data.tasks`).
         root: the dataset's folder, where it has files.
         image_size: side that images are resized to; 0 for the task's (or the checkpoint's) own.
-        augmentation: ``"none"``, ``"light"`` or ``"dihedral"``.
+        augmentation: ``"none"``, ``"light"``, ``"dihedral"`` or ``"paper"``.
         epochs: at most.
         batch_size: images a step, on all devices together.
         accumulation: pieces that each batch is computed in, one after another, to save memory;
@@ -67,6 +74,8 @@ class TrainingConfig:
         checkpoint_steps: save the run's state every so many steps; 0 for not by steps.
         checkpoint_minutes: and after so many minutes; 0 for not by time. An epoch's end is always
             saved.
+        heatmaps: images of the selection data whose heatmaps ``heatmaps.png`` shows, epoch by
+            epoch; 0 for no page.
         tracker: also log to this tracker of Accelerate's, e.g. ``"tensorboard"``.
     """
 
@@ -100,6 +109,7 @@ class TrainingConfig:
     skip_bad: int = 0
     checkpoint_steps: int = 0
     checkpoint_minutes: float = 10.0
+    heatmaps: int = 0
     tracker: str = ""
 
     def __post_init__(self) -> None:
@@ -109,7 +119,7 @@ class TrainingConfig:
         for name in ("epochs", "batch_size", "learning_rate", "accumulation"):
             if getattr(self, name) <= 0:
                 raise InvalidOptionError(f"{name} must be positive; got {getattr(self, name)}.")
-        for name in ("image_size", "frozen_epochs", "skip_bad", "checkpoint_steps"):
+        for name in ("image_size", "frozen_epochs", "skip_bad", "checkpoint_steps", "heatmaps"):
             if getattr(self, name) < 0:
                 raise InvalidOptionError(f"{name} must not be negative; got {getattr(self, name)}.")
         for name in ("ema_decay", "label_smoothing"):

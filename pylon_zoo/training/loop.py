@@ -13,6 +13,7 @@ import torch
 
 from pylon_zoo.data import open_task
 from pylon_zoo.errors import InvalidOptionError, MissingExtraError, TrainingError, TrainingStopped
+from pylon_zoo.preprocessing import Transform
 from pylon_zoo.training.batches import BadImages, create_loaders
 from pylon_zoo.training.checkpoint import (
     Checkpoints,
@@ -22,6 +23,7 @@ from pylon_zoo.training.checkpoint import (
 )
 from pylon_zoo.training.config import TrainingConfig
 from pylon_zoo.training.freezing import set_train_mode
+from pylon_zoo.training.heatmap_page import HeatmapPage
 from pylon_zoo.training.losses import balanced_weights, masked_bce, smooth
 from pylon_zoo.training.progress import ProgressBar
 from pylon_zoo.training.record import environment, write_csv, write_json
@@ -94,8 +96,8 @@ def train(
 
     Args:
         config: what to train, on what, and how.
-        output: folder for the model, ``metrics.csv``, ``learning_curve.png``, ``run.json`` and
-            ``checkpoints/``; all processes must see it.
+        output: folder for the model, ``metrics.csv``, ``learning_curve.png``, ``run.json``,
+            ``heatmaps.png`` where asked for, and ``checkpoints/``; all processes must see it.
         progress: show a progress bar.
         resume: go on with the checkpoints in ``output``; False deletes them first.
 
@@ -162,6 +164,11 @@ def train(
     network = accelerator.unwrap_model(model)
     if config.tracker:
         accelerator.init_trackers("pylon_zoo", {k: str(v) for k, v in config.to_dict().items()})
+
+    page = None
+    if config.heatmaps and accelerator.is_main_process:
+        plain = Transform(spec.preprocessing)
+        page = HeatmapPage(folder, task.selection(), plain, config.heatmaps)
 
     # Where an earlier session left off.
     state = RunState()
@@ -291,6 +298,8 @@ def train(
                     write_csv(folder / "metrics.csv", state.rows)
                     if best:
                         save_pretrained(judged, folder)
+                    if page is not None:
+                        page.add(judged, state.epoch)
             bar.note(
                 f"epoch {state.epoch}: training {row['train_loss']:.4f}, validation "
                 f"{validation_loss:.4f}" + (" (best)" if best else "")

@@ -35,9 +35,10 @@ def smooth(labels: Tensor, smoothing: float) -> Tensor:
 def balanced_weights(items: LocalizationDataset) -> Tensor:
     """Negatives over positives of each class, (K,) float32; 1 where either is missing.
 
-    Looks at every item once.
+    Looks at every item once, at its record only where the dataset keeps records.
     """
-    labels = torch.stack([items[index].labels for index in range(len(items))])
+    known = getattr(items, "records", None) or (items[index] for index in range(len(items)))
+    labels = torch.stack([item.labels for item in known])
     positives, negatives = (labels == 1).sum(dim=0), (labels == 0).sum(dim=0)
     weights = negatives / positives.clamp(min=1)
     return torch.where((positives > 0) & (negatives > 0), weights, torch.ones_like(weights))

@@ -57,8 +57,8 @@ def create_accelerator(config: TrainingConfig, folder: str) -> Any:
 def create_initial_model(config: TrainingConfig, task: Task) -> LocalizationModel:
     """The model as training begins, on the CPU; its spec holds the preprocessing to train with.
 
-    That is the task's, or with ``weights`` the checkpoint's, which its filters are used to (but
-    for tasks on tiles, which no model may resize), at ``image_size`` where that is given.
+    That is the task's, or with ``weights`` the checkpoint's, which its filters are used to, unless
+    only one of the two resizes images; at ``image_size`` where that is given.
 
     Raises:
         InvalidOptionError: ``model`` is not what ``weights`` holds.
@@ -94,8 +94,9 @@ def create_initial_model(config: TrainingConfig, task: Task) -> LocalizationMode
             f"{config.options}."
         )
     adapt_model(model, in_chans=in_chans, class_names=task.class_names)
-    native = task.preprocessing.resize == "native"
-    preprocessing = task.preprocessing if native else model.spec.preprocessing
+    preprocessing = model.spec.preprocessing
+    if preprocessing.resize != task.preprocessing.resize:
+        preprocessing = task.preprocessing
     preprocessing = with_image_size(preprocessing, config.image_size)
     model.spec = replace(model.spec, preprocessing=preprocessing, tag="")
     return model

@@ -1,10 +1,19 @@
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pylon_zoo.data import Sample
-from pylon_zoo.data.transforms import AUGMENTATIONS, brightness_contrast, flip, quarter_turn
+from pylon_zoo.data.transforms import (
+    AUGMENTATIONS,
+    brightness_contrast,
+    flip,
+    quarter_turn,
+    random_crop,
+    rotate,
+)
 
 
 def marked(x0: int, y0: int, x1: int, y1: int) -> Sample:
@@ -55,7 +64,7 @@ def test_boxes_and_points_follow_flips_and_turns(
     assert torch.equal(back.points, sample.points)
 
 
-@pytest.mark.parametrize("name", sorted(AUGMENTATIONS))
+@pytest.mark.parametrize("name", sorted({*AUGMENTATIONS} - {"paper"}))
 def test_augmentations_move_boxes_and_follow_their_generator(name: str) -> None:
     sample = marked(10, 5, 25, 12)
     seen = set()
@@ -73,3 +82,59 @@ def test_brightness_contrast_by_hand() -> None:
     changed = brightness_contrast(image, 0.1, 2.0)
     assert changed.flatten().tolist() == pytest.approx([0.1, 0.9])
     assert image.flatten().tolist() == pytest.approx([0.2, 0.6])
+
+
+def test_rotation_by_a_right_angle_is_a_quarter_turn() -> None:
+    square = marked(10, 5, 20, 15)
+    square = dataclasses.replace(square, image=square.image[:, :, 10:50], boxes=square.boxes - 10)
+    square = dataclasses.replace(
+        square, boxes=torch.tensor([[0.0, 5.0, 10.0, 15.0]]), points=torch.tensor([[0.5, 5.5]])
+    )
+    turned, expected = rotate(square, 90), quarter_turn(square, 1)
+    assert torch.allclose(turned.image, expected.image, atol=1e-4)
+    assert torch.allclose(turned.boxes, expected.boxes, atol=1e-4)
+    assert torch.allclose(turned.points, expected.points, atol=1e-4)
+
+
+@settings(max_examples=30, deadline=None)
+@given(degrees=st.floats(-90, 90))
+def test_a_turned_box_holds_what_was_in_it(degrees: float) -> None:
+    turned = rotate(marked(25, 15, 35, 25), degrees)
+    rows, columns = torch.nonzero(turned.image[0] > 0.6, as_tuple=True)
+    x0, y0, x1, y1 = turned.boxes[0].tolist()
+    assert x0 - 1 <= columns.min() <= columns.max() <= x1
+    assert y0 - 1 <= rows.min() <= rows.max() <= y1
+    assert x1 - x0 <= 10 * 2**0.5 + 0.01
+
+
+def test_crops_keep_boxes_with_their_pixels_and_drop_what_is_outside() -> None:
+    generator = torch.Generator().manual_seed(0)
+    kept = 0
+    for _ in range(40):
+        sample = random_crop(marked(2, 2, 10, 10), generator)
+        assert 0.65 <= sample.width * sample.height / 2400 <= 1.05
+        whole = (sample.width, sample.height) == (60, 40)
+        assert whole or 0.7 <= sample.width / sample.height <= 1.4
+        bright = sample.image[0] > 0.5
+        assert len(sample.boxes) == len(sample.box_classes) == int(bright.any())
+        if len(sample.boxes):
+            x0, y0, x1, y1 = sample.boxes[0].int().tolist()
+            assert bright[y0:y1, x0:x1].all()
+            assert bright.sum() == (x1 - x0) * (y1 - y0)
+            kept += 1
+    assert kept > 20
+
+
+def test_the_papers_augmentation_follows_its_generator() -> None:
+    sample, seen = marked(20, 10, 35, 22), set()
+    for seed in range(20):
+        first, again = (
+            AUGMENTATIONS["paper"](sample, torch.Generator().manual_seed(seed)) for _ in range(2)
+        )
+        assert torch.equal(first.image, again.image)
+        assert torch.equal(first.boxes, again.boxes)
+        assert 0 <= first.image.min() <= first.image.max() <= 1
+        limits = torch.tensor([first.width, first.height] * 2)
+        assert ((first.boxes >= 0) & (first.boxes <= limits)).all()
+        seen.add(float(first.image.mean()))
+    assert len(seen) == 20

@@ -1,0 +1,17 @@
+"""NIH Chest X-ray 14 at 256 px: DeepLabV3+ with global context, as it was published.
+
+pylon-zoo train nih14_deeplabv3plus_global_256 --set root=DIR
+
+A run of the PYLON paper (arXiv 2010.11475), on ResNet-50 from ImageNet.
+Hardware: one CUDA GPU; its memory and time were not measured here.
+Expected score: none is known here; the paper's numbers were not copied, and this repository has not
+repeated it.
+"""
+
+from dataclasses import replace
+
+from pylon_zoo.recipes import nih14_pylon_256
+
+RECIPE = replace(
+    nih14_pylon_256.RECIPE, model="deeplabv3plus_resnet50", options={"global_context": True}
+)

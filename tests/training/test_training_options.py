@@ -1,0 +1,215 @@
+"""Options of the loop, on runs of a few steps."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_task
+import torch
+from safetensors.torch import load_file
+from tiny_task import CONFIG
+
+import pylon_zoo
+from pylon_zoo.data import LocalizationDataset, Phantom, Sample, tasks
+from pylon_zoo.errors import ImageReadError, InvalidOptionError, MissingExtraError, TrainingError
+from pylon_zoo.training import TrainingConfig, loop, train
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+#: One process and two, or one piece and two, compute the same but for rounding.
+STILL = ["batch_norm=frozen", "optimizer=adam", "ema_decay=0", "clip_norm=1", "learning_rate=1e-4"]
+
+
+class Broken:
+    """Every fourth image cannot be read."""
+
+    class_names = Phantom.class_names
+
+    def __init__(self, dataset: LocalizationDataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Sample:
+        if index % len(self) % 4 == 3:
+            raise ImageReadError(f"scan-{index % len(self)}.png: the image is damaged.")
+        return self.dataset[index]
+
+
+class BrokenTask(tiny_task.TinyTask):
+    name = "broken"
+
+    def training(self) -> LocalizationDataset:
+        return Broken(super().training())
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setitem(tasks.TASKS, "tiny", tiny_task.TinyTask)
+    monkeypatch.setitem(tasks.TASKS, "broken", BrokenTask)
+    return
+
+
+def losses(folder: Path) -> list[float]:
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return [float(row[key]) for row in rows for key in ("train_loss", "validation_loss")]
+
+
+def test_pieces_add_up_to_the_batch(tmp_path: Path) -> None:
+    for pieces in (1, 2):
+        config = CONFIG.override([*STILL, f"accumulation={pieces}"])
+        train(config, tmp_path / str(pieces), progress=False)
+    one, two = (load_file(tmp_path / n / "model.safetensors") for n in "12")
+    assert losses(tmp_path / "1") == pytest.approx(losses(tmp_path / "2"), abs=1e-5)
+    assert all(torch.allclose(one[k], two[k], atol=1e-4) for k in one)
+    with pytest.raises(InvalidOptionError, match="multiple of 3"):
+        train(CONFIG.override(["accumulation=3"]), tmp_path / "3", progress=False)
+
+
+def test_two_phases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen = []
+
+    def noting(model: Any, names: str, batch_norm: str) -> None:
+        frozen.append(names)
+        set_train_mode(model, names, batch_norm)
+
+    set_train_mode = loop.set_train_mode
+    monkeypatch.setattr(loop, "set_train_mode", noting)
+    settings = ["freeze=encoder", "frozen_epochs=1", "ema_decay=0", "batch_size=8"]
+    train(CONFIG.override(settings), tmp_path, progress=False)
+    assert frozen == ["encoder", ""]
+    first, second = sorted((tmp_path / "checkpoints").glob("*.pt"))
+    states = [torch.load(path, weights_only=True) for path in (first, second)]
+    # Adam keeps no moments of what never had a gradient.
+    counts = [len(state["optimizer"]["state"]) for state in states]
+    assert 0 < counts[0] < counts[1]
+
+
+def test_a_loss_that_is_no_number_tells_all_and_leaves_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count, whole = 0, loop.masked_bce
+
+    def breaking(*arguments: Any) -> torch.Tensor:
+        nonlocal count
+        count += 1
+        return whole(*arguments) * (float("inf") if count == 2 else 1)
+
+    monkeypatch.setattr(loop, "masked_bce", breaking)
+    with pytest.raises(TrainingError) as raised:
+        train(CONFIG.override(["checkpoint_steps=1"]), tmp_path, progress=False)
+    message = str(raised.value)
+    assert "inf in epoch 1, step 1 (learning rate 0.001, gradient scaler None)" in message
+    assert message.count("phantom-0-train-") == CONFIG.batch_size
+    (path,) = (tmp_path / "checkpoints").glob("*.pt")
+    state = torch.load(path, weights_only=True)
+    assert state["run"]["step"] == 1
+    assert all(v.isfinite().all() for v in state["model"].values())
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bad_image_is_named(workers: int, tmp_path: Path) -> None:
+    config = CONFIG.override(["data=broken", f"workers={workers}"])
+    with pytest.raises(TrainingError, match=r"scan-\d.png: the image is damaged[^$]*--skip-bad N"):
+        train(config, tmp_path, progress=False)
+
+
+def test_bad_images_are_tolerated_and_listed(tmp_path: Path) -> None:
+    result = train(CONFIG.override(["data=broken", "skip_bad=2"]), tmp_path, progress=False)
+    expected = ("scan-3.png: the image is damaged.", "scan-7.png: the image is damaged.")
+    assert result.bad_images == expected
+    assert json.loads((tmp_path / "run.json").read_text())["bad_images"] == list(expected)
+    with pytest.raises(TrainingError, match=r"skip_bad is 1"):
+        train(CONFIG.override(["data=broken", "skip_bad=1"]), tmp_path / "b", progress=False)
+
+
+def test_a_batch_larger_than_the_data_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"10 training items.*at most 10"):
+        train(CONFIG.override(["batch_size=11"]), tmp_path, progress=False)
+
+
+def test_weights_to_start_from(tmp_path: Path) -> None:
+    settings = ["epochs=1", "batch_size=8"]
+    train(CONFIG.override(settings), tmp_path / "a", progress=False)
+    settings += [f"weights={tmp_path / 'a'}", "learning_rate=1e-9", "ema_decay=0"]
+    train(CONFIG.override([*settings, "batch_norm=frozen"]), tmp_path / "b", progress=False)
+    before, after = (load_file(tmp_path / n / "model.safetensors") for n in "ab")
+    assert all(torch.allclose(before[k], after[k], atol=1e-6) for k in before)
+    with pytest.raises(InvalidOptionError, match="holds a pylon_test_efficientnet"):
+        train(CONFIG.override([*settings, "model=cam_resnet18"]), tmp_path / "c", progress=False)
+
+
+def test_trackers(tmp_path: Path) -> None:
+    with pytest.raises(InvalidOptionError, match="tensorboard"):
+        train(CONFIG.override(["tracker=pen"]), tmp_path, progress=False)
+    config = CONFIG.override(["tracker=tensorboard", "epochs=1"])
+    try:
+        import tensorboard  # noqa: F401
+    except ImportError:
+        with pytest.raises(MissingExtraError, match=r"pylon-zoo\[trackers\]"):
+            train(config, tmp_path, progress=False)
+    else:
+        train(config, tmp_path, progress=False)
+        assert list(tmp_path.rglob("events.out.tfevents*"))
+
+
+def test_two_processes_follow_one(tmp_path: Path) -> None:
+    """Ten epochs of two steps; 7 validation items leave a tail that must count once."""
+    settings = [*STILL, "epochs=10", "schedule=plateau"]
+    train(CONFIG.override(settings), tmp_path / "one", progress=False)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    script = ROOT / "tests" / "tiny_task.py"
+    done = subprocess.run(
+        [*launch, script, str(tmp_path / "two"), *settings],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=ENVIRONMENT | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "two" / "run.json").read_text())["processes"] == 2
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert len(one) == 20
+    assert two == pytest.approx(one, abs=1e-4)
+    # Before the first step differs by rounding, both judge the very same seven images.
+    assert two[1] == pytest.approx(one[1], abs=1e-6)
+
+
+def test_heatmaps_of_fixed_images_epoch_by_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(CONFIG.override(["epochs=2", "heatmaps=2"]), tmp_path / "a", progress=False)
+    train(CONFIG.override(["epochs=2"]), tmp_path / "b", progress=False)
+    weights = [(tmp_path / n / "model.safetensors").read_bytes() for n in "ab"]
+    assert weights[0] == weights[1]
+    assert (tmp_path / "a" / "heatmaps.png").read_bytes().startswith(b"\x89PNG")
+    files = sorted((tmp_path / "a" / "heatmaps").glob("*.npz"))
+    assert [path.name for path in files] == ["epoch_0001.npz", "epoch_0002.npz"]
+    # The maps are those of the moving average at the end of the epoch.
+    model = pylon_zoo.load_pretrained(tmp_path / "a")
+    best = json.loads((tmp_path / "a" / "run.json").read_text())["best_epoch"]
+    sample = next(s for s in map(Phantom("val", size=64).__getitem__, range(7)) if s.labels.any())
+    image = pylon_zoo.create_transform(model)(sample).image[None]
+    k = int(sample.labels.argmax())
+    expected = pylon_zoo.get_cam(model, image)[0, k].sigmoid().numpy()
+    with np.load(files[best - 1]) as maps:
+        assert set(maps) == {"0", "1"}
+        assert np.allclose(maps["0"] / 255, expected, atol=1 / 255 + 1e-4)
+
+
+def test_the_record_tells_how_to_repeat_the_run(tmp_path: Path) -> None:
+    train(CONFIG.override(["epochs=1"]), tmp_path, progress=False)
+    run = json.loads((tmp_path / "run.json").read_text())
+    assert TrainingConfig(**run["config"]) == CONFIG.override(["epochs=1"])
+    assert run["versions"]["torch"] == torch.__version__
+    assert run["steps"] == 2
+    assert {"revision", "command", "device", "threads", "platform", "processes"} <= set(run)
