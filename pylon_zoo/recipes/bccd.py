@@ -2,7 +2,7 @@
 
 pylon-zoo train bccd --set root=DIR --output runs/bccd
 
-Hardware: a CPU.
+Hardware: one thread of a CPU, about a quarter of an hour; seed=0 gives the bundled checkpoint.
 Expected score: what python benchmarks/twins.py bccd --root DIR --split val
 prints for it; no other measurement exists.
 """
