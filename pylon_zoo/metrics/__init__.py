@@ -12,10 +12,18 @@ from pylon_zoo.metrics.classification import (
     operating_points,
     operating_points_report,
 )
-from pylon_zoo.metrics.localization import PointLocalization
+from pylon_zoo.metrics.localization import (
+    BoxAccuracy,
+    MapOverlap,
+    PixelPrecision,
+    PointLocalization,
+)
 
 __all__ = [
+    "BoxAccuracy",
     "Estimate",
+    "MapOverlap",
+    "PixelPrecision",
     "PointLocalization",
     "auroc",
     "auroc_report",

@@ -1,8 +1,7 @@
-"""Point localization accuracy: does the highest point of a class's map hit the finding?
+"""Where is the finding? Points, boxes and masks against the maps of a model.
 
-For every pair of an image and a class that has boxes (or points) in it, the arg-max of the map
-must lie inside any box of that class, borders included, or within a radius of any of its points
-(Preechakul et al., arXiv 2010.11475, section 4; the pointing game of Zhang et al., ECCV 2016).
+Every measure is taken over pairs of an image and a class that is annotated in it. A class that
+is annotated nowhere has no value and is left out of the means.
 """
 
 from __future__ import annotations
@@ -12,109 +11,46 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pylon_zoo.errors import InvalidInputError
 from pylon_zoo.metrics.bootstrap import Estimate, Floats, group_weights, percentile_interval
+from pylon_zoo.metrics.boxes import box_iou, boxes_from_maps, checked_maps
 
-__all__ = ["PointLocalization"]
+__all__ = ["BoxAccuracy", "MapOverlap", "PixelPrecision", "PointLocalization"]
 
 
-class PointLocalization:
-    """Accumulates hits over images; :meth:`compute` gives rates with chance and intervals."""
+class _Pairs:
+    """What was found in each pair, image by image."""
 
-    def __init__(self, class_names: Sequence[str], *, radius: float = 0.0) -> None:
-        """Start empty.
-
-        Args:
-            class_names: K names.
-            radius: how far, in pixels, from an annotated point a peak still hits it.
-        """
+    def __init__(self, class_names: Sequence[str]) -> None:
         self.class_names = tuple(class_names)
-        self.radius = radius
         self._groups: list[str] = []
-        self._hits: list[Floats] = []
-        self._chance: list[Floats] = []
 
-    def update(
-        self,
-        peak_xy: Tensor,
-        size: tuple[int, int],
-        boxes: Tensor,
-        box_classes: Tensor,
-        *,
-        points: Tensor | None = None,
-        point_classes: Tensor | None = None,
-        group: str = "",
-    ) -> None:
-        """Add one image.
-
-        Args:
-            peak_xy: (K, 2) pixel indices (x, y) of each class's highest pixel.
-            size: (H, W) of the image in which peaks and boxes are given.
-            boxes: (N, 4) as (x0, y0, x1, y1) in pixels.
-            box_classes: (N,).
-            points: (P, 2) as (x, y) in pixels, or None.
-            point_classes: (P,).
-            group: what is resampled as one; the empty string makes each image its own group.
-
-        Raises:
-            InvalidInputError: a shape does not fit, or a coordinate is NaN.
-        """
-        classes = len(self.class_names)
-        if peak_xy.shape != (classes, 2) or boxes.shape != (len(box_classes), 4):
-            raise InvalidInputError(
-                f"Expected peaks ({classes}, 2) and boxes (N, 4) with N classes; got "
-                f"{tuple(peak_xy.shape)}, {tuple(boxes.shape)} and {len(box_classes)} classes."
-            )
-        if boxes.isnan().any() or (points is not None and points.isnan().any()):
-            raise InvalidInputError("Boxes and points must be numbers; got NaN.")
-        height, width = size
-        hits, chance = np.full(classes, np.nan), np.full(classes, np.nan)
-        annotated = set(box_classes.tolist())
-        if points is not None and point_classes is not None:
-            annotated |= set(point_classes.tolist())
-        rows, columns = torch.arange(height)[:, None], torch.arange(width)[None, :]
-        for k in annotated:
-            target = torch.zeros(height, width, dtype=torch.bool)
-            for x0, y0, x1, y1 in boxes[box_classes == k]:
-                target |= (rows >= y0) & (rows <= y1) & (columns >= x0) & (columns <= x1)
-            if points is not None and point_classes is not None:
-                for x, y in points[point_classes == k]:
-                    target |= (columns - x) ** 2 + (rows - y) ** 2 <= self.radius**2
-            x, y = peak_xy[k].tolist()
-            hits[k] = float(target[int(y), int(x)])
-            chance[k] = float(target.float().mean())
-        self._hits.append(hits)
-        self._chance.append(chance)
+    def _add_group(self, group: str) -> None:
         self._groups.append(group or f"image {len(self._groups)}")
 
-    def compute(self, *, replicates: int = 1000, seed: int = 0) -> dict[str, Any]:
-        """Hit rates so far.
+    def _stack(self, rows: list[Floats], *inner: int) -> Floats:
+        return np.array(rows, dtype=np.float64).reshape(-1, len(self.class_names), *inner)
 
-        Returns:
-            ``micro`` (over all pairs), ``macro`` (mean over classes) and ``per_class``, each with
-            value, low, high (95 % bootstrap over groups), chance (the rate of a peak placed
-            uniformly at random) and support (the number of pairs).
-        """
-        classes = len(self.class_names)
-        hits = np.array(self._hits).reshape(-1, classes)
-        chance = np.array(self._chance).reshape(-1, classes)
+    def _rates(self, values: Floats, chance: Floats, replicates: int, seed: int) -> dict[str, Any]:
+        """Means of (N, K) values and of their chance, NaN where a pair is not annotated."""
         weights = group_weights(np.array(self._groups), replicates, seed)
-        known = (~np.isnan(hits)).astype(np.float64)
-        every = np.ones((1, len(hits)))
+        known = (~np.isnan(values)).astype(np.float64)
+        every = np.ones((1, len(values)))
 
-        def rates(values: Floats, rows: Floats) -> tuple[Floats, Floats, Floats]:
+        def rates(found: Floats, rows: Floats) -> tuple[Floats, Floats, Floats]:
             """(R, K) per class, (R,) micro, (R,) macro."""
-            found, pairs = rows @ np.nan_to_num(values), rows @ known
+            total, pairs = rows @ np.nan_to_num(found), rows @ known
             with np.errstate(invalid="ignore", divide="ignore"):
-                per_class = found / pairs
-                micro = found.sum(axis=1) / pairs.sum(axis=1)
+                per_class = total / pairs
+                micro = total.sum(axis=1) / pairs.sum(axis=1)
                 seen = ~np.isnan(per_class)
                 macro = np.nan_to_num(per_class).sum(axis=1) / seen.sum(axis=1)
             return per_class, micro, macro
 
-        value, by_chance, draws = rates(hits, every), rates(chance, every), rates(hits, weights)
+        value, by_chance, draws = rates(values, every), rates(chance, every), rates(values, weights)
         bounds = [percentile_interval(draw) for draw in draws]
         support = known.sum(axis=0).astype(int)
 
@@ -136,6 +72,355 @@ class PointLocalization:
                     float(by_chance[0][0, k]),
                     int(support[k]),
                 ).to_dict()
+                for k, name in enumerate(self.class_names)
+            },
+        }
+
+
+class PointLocalization(_Pairs):
+    """Does the highest point of a class's map hit the finding?
+
+    For every pair of an image and a class that has boxes, points or a mask in it, the arg-max of
+    the map must lie inside any box of that class, borders included, or within a radius of any of
+    its points, or on its mask (Preechakul et al., arXiv 2010.11475, section 4; the pointing game
+    of Zhang et al., ECCV 2016; hit rate of Saporta et al., Nature Machine Intelligence 2022).
+    """
+
+    def __init__(self, class_names: Sequence[str], *, radius: float = 0.0) -> None:
+        """Start empty.
+
+        Args:
+            class_names: K names.
+            radius: how far, in pixels, from an annotated point a peak still hits it.
+        """
+        super().__init__(class_names)
+        self.radius = radius
+        self._hits: list[Floats] = []
+        self._chance: list[Floats] = []
+
+    def update(
+        self,
+        peak_xy: Tensor,
+        size: tuple[int, int],
+        boxes: Tensor,
+        box_classes: Tensor,
+        *,
+        points: Tensor | None = None,
+        point_classes: Tensor | None = None,
+        masks: Tensor | None = None,
+        group: str = "",
+    ) -> None:
+        """Add one image.
+
+        Args:
+            peak_xy: (K, 2) pixel indices (x, y) of each class's highest pixel.
+            size: (H, W) of the image in which peaks and boxes are given.
+            boxes: (N, 4) as (x0, y0, x1, y1) in pixels.
+            box_classes: (N,).
+            points: (P, 2) as (x, y) in pixels, or None.
+            point_classes: (P,).
+            masks: (K, H, W) of bool, true on the finding; a class whose mask is empty has none.
+            group: what is resampled as one; the empty string makes each image its own group.
+
+        Raises:
+            InvalidInputError: a shape does not fit, or a coordinate is NaN.
+        """
+        classes = len(self.class_names)
+        if peak_xy.shape != (classes, 2) or boxes.shape != (len(box_classes), 4):
+            raise InvalidInputError(
+                f"Expected peaks ({classes}, 2) and boxes (N, 4) with N classes; got "
+                f"{tuple(peak_xy.shape)}, {tuple(boxes.shape)} and {len(box_classes)} classes."
+            )
+        if masks is not None and masks.shape != (classes, *size):
+            raise InvalidInputError(
+                f"Expected masks {(classes, *size)} of the image's size; got {tuple(masks.shape)}."
+            )
+        if boxes.isnan().any() or (points is not None and points.isnan().any()):
+            raise InvalidInputError("Boxes and points must be numbers; got NaN.")
+        height, width = size
+        target = torch.zeros(classes, height, width, dtype=torch.bool)
+        annotated = torch.zeros(classes, dtype=torch.bool)
+        if masks is not None:
+            target |= masks
+            annotated |= masks.flatten(1).any(dim=1)
+        rows, columns = torch.arange(height)[None, :], torch.arange(width)[None, :]
+        x0, y0, x1, y1 = boxes.T[..., None]
+        in_rows = ((rows >= y0) & (rows <= y1)).float()
+        in_columns = ((columns >= x0) & (columns <= x1)).float()
+        for k in set(box_classes.tolist()):
+            of_class = box_classes == k
+            # (H, N) x (N, W): how many of the class's boxes hold each pixel.
+            target[k] |= (in_rows[of_class].T @ in_columns[of_class]) > 0
+            annotated[k] = True
+        if points is not None and point_classes is not None:
+            across = (columns - points[:, :1]) ** 2
+            down = (rows - points[:, 1:]) ** 2
+            for k in set(point_classes.tolist()):
+                of_class = point_classes == k
+                squared = down[of_class, :, None] + across[of_class, None, :]
+                target[k] |= (squared <= self.radius**2).any(dim=0)
+                annotated[k] = True
+        x, y = peak_xy.long().T
+        hits = target[torch.arange(classes), y, x].double()
+        chance = target.double().mean(dim=(1, 2))
+        unknown = torch.where(annotated, 0.0, torch.nan)
+        self._hits.append((hits + unknown).numpy())
+        self._chance.append((chance + unknown).numpy())
+        self._add_group(group)
+
+    def compute(self, *, replicates: int = 1000, seed: int = 0) -> dict[str, Any]:
+        """Hit rates so far.
+
+        Returns:
+            ``micro`` (over all pairs), ``macro`` (mean over classes) and ``per_class``, each with
+            value, low, high (95 % bootstrap over groups), chance (the rate of a peak placed
+            uniformly at random) and support (the number of pairs).
+        """
+        hits, chance = self._stack(self._hits), self._stack(self._chance)
+        return self._rates(hits, chance, replicates, seed)
+
+
+def _check_maps(maps: Tensor, classes: int, boxes: Tensor, box_classes: Tensor) -> Floats:
+    if maps.ndim != 3 or len(maps) != classes or boxes.shape != (len(box_classes), 4):
+        raise InvalidInputError(
+            f"Expected maps ({classes}, H, W) and boxes (N, 4) with N classes; got "
+            f"{tuple(maps.shape)}, {tuple(boxes.shape)} and {len(box_classes)} classes."
+        )
+    if boxes.isnan().any():
+        raise InvalidInputError("Boxes must be numbers; got NaN.")
+    return checked_maps(maps.double().numpy())
+
+
+class MapOverlap(_Pairs):
+    """Does the bright part of a map overlap the finding?
+
+    Bright is what exceeds half of the map's own maximum; the finding is the union of the class's
+    boxes, a pixel belonging to it when its centre does. IoBB is the intersection over the bright
+    area, IoU over the union of both (Li et al., CVPR 2018; Preechakul et al., arXiv 2010.11475);
+    ``either`` asks that one of the two exceed the threshold. (As defined here IoBB is never the
+    smaller one, so that ``either`` equals it.)
+    """
+
+    THRESHOLDS = (0.1, 0.25, 0.5)
+    KINDS = ("iobb", "iou", "either")
+
+    def __init__(self, class_names: Sequence[str]) -> None:
+        """Start empty; K class names."""
+        super().__init__(class_names)
+        self._overlaps: list[Floats] = []
+        self._chance: list[Floats] = []
+
+    def update(self, maps: Tensor, boxes: Tensor, box_classes: Tensor, *, group: str = "") -> None:
+        """Add one image.
+
+        Args:
+            maps: (K, H, W) probabilities in pixels of the image.
+            boxes: (N, 4) as (x0, y0, x1, y1) in the same pixels.
+            box_classes: (N,).
+            group: what is resampled as one; the empty string makes each image its own group.
+
+        Raises:
+            InvalidInputError: a shape does not fit, or a value is NaN, infinite or negative.
+        """
+        classes = len(self.class_names)
+        values = _check_maps(maps, classes, boxes, box_classes)
+        overlaps = np.full((classes, len(self.KINDS)), np.nan)
+        chance = np.full(classes, np.nan)
+        height, width = values.shape[1:]
+        x0, y0, x1, y1 = boxes.double().numpy().T[..., None]
+        rows, columns = np.arange(height) + 0.5, np.arange(width) + 0.5
+        in_rows = ((rows >= y0) & (rows <= y1)).astype(np.float32)
+        in_columns = ((columns >= x0) & (columns <= x1)).astype(np.float32)
+        for k in set(box_classes.tolist()):
+            of_class = (box_classes == k).numpy()
+            truth = (in_rows[of_class].T @ in_columns[of_class]) > 0
+            highest = values[k].max()
+            bright = (values[k] > 0.5 * highest) & (highest > 0)
+            shared = float((bright & truth).sum())
+            iobb = shared / max(float(bright.sum()), 1.0)
+            iou = shared / max(float((bright | truth).sum()), 1.0)
+            overlaps[k] = iobb, iou, max(iobb, iou)
+            chance[k] = truth.mean()
+        self._overlaps.append(overlaps)
+        self._chance.append(chance)
+        self._add_group(group)
+
+    def compute(self, *, replicates: int = 1000, seed: int = 0) -> dict[str, Any]:
+        """Rates so far.
+
+        Returns:
+            for ``iobb``, ``iou`` and ``either``, at each of the thresholds (``"0.1"``, ``"0.25"``,
+            ``"0.5"``), a table as of :meth:`PointLocalization.compute`; chance is the rate of a
+            map that is equally bright everywhere.
+        """
+        overlaps = self._stack(self._overlaps, len(self.KINDS))
+        constant = self._stack(self._chance)
+
+        def exceeds(values: Floats, threshold: float) -> Floats:
+            return np.where(np.isnan(values), np.nan, values > threshold)
+
+        return {
+            kind: {
+                str(t): self._rates(
+                    exceeds(overlaps[..., which], t), exceeds(constant, t), replicates, seed
+                )
+                for t in self.THRESHOLDS
+            }
+            for which, kind in enumerate(self.KINDS)
+        }
+
+
+class BoxAccuracy(_Pairs):
+    """MaxBoxAccV2 (Choe et al., CVPR 2020): do boxes drawn around the bright parts fit?
+
+    At threshold tau a box is drawn around each connected component of what exceeds tau times the
+    map's maximum; the best IoU of any of them with any true box of the class must reach delta.
+    The measure is the mean over delta of the rate at the best tau, one tau for all images.
+    """
+
+    DELTAS = (0.3, 0.5, 0.7)
+    TAUS = tuple(round(0.05 * step, 2) for step in range(20))
+
+    def __init__(self, class_names: Sequence[str]) -> None:
+        """Start empty; K class names."""
+        super().__init__(class_names)
+        self._best: list[Floats] = []
+        self._chance: list[Floats] = []
+
+    def update(self, maps: Tensor, boxes: Tensor, box_classes: Tensor, *, group: str = "") -> None:
+        """Add one image; arguments and errors are those of :meth:`MapOverlap.update`."""
+        classes = len(self.class_names)
+        values = _check_maps(maps, classes, boxes, box_classes)
+        best = np.full((classes, len(self.TAUS)), np.nan)
+        chance = np.full(classes, np.nan)
+        whole = np.array([[0.0, 0.0, values.shape[2], values.shape[1]]])
+        for k in set(box_classes.tolist()):
+            truth = boxes[box_classes == k].double().numpy()
+            for at, tau in enumerate(self.TAUS):
+                drawn = boxes_from_maps(values[k][None], tau).boxes
+                best[k, at] = box_iou(drawn, truth).max(initial=0.0)
+            chance[k] = box_iou(whole, truth).max()
+        self._best.append(best)
+        self._chance.append(chance)
+        self._add_group(group)
+
+    def best_taus(self) -> dict[str, float]:
+        """For each delta the tau with the highest rate over all pairs so far, of equal ones the
+        lowest.
+        """
+        best = self._stack(self._best, len(self.TAUS))
+        pairs = best[~np.isnan(best[..., 0])]
+        return {
+            str(delta): self.TAUS[int((pairs >= delta).sum(axis=0).argmax())]
+            for delta in self.DELTAS
+        }
+
+    def compute(
+        self, taus: dict[str, float] | None = None, *, replicates: int = 1000, seed: int = 0
+    ) -> dict[str, Any]:
+        """Rates so far.
+
+        Args:
+            taus: for each delta the tau, as :meth:`best_taus` of another split gives them; None
+                takes this one's own best, which looks a little too good.
+            replicates: bootstrap replicates.
+            seed: of the bootstrap.
+
+        Returns:
+            a table as of :meth:`PointLocalization.compute`, and ``taus``; chance is the rate of
+            one box around the whole image.
+        """
+        taus = self.best_taus() if taus is None else taus
+        best, whole = self._stack(self._best, len(self.TAUS)), self._stack(self._chance)
+
+        def mean_over_deltas(by_delta: list[tuple[Floats, float]]) -> Floats:
+            hits = [np.where(np.isnan(iou), np.nan, iou >= delta) for iou, delta in by_delta]
+            return np.asarray(np.mean(hits, axis=0))
+
+        chosen = [(best[..., self.TAUS.index(taus[str(d)])], d) for d in self.DELTAS]
+        values = mean_over_deltas(chosen)
+        chance = mean_over_deltas([(whole, delta) for delta in self.DELTAS])
+        return {"taus": dict(taus)} | self._rates(values, chance, replicates, seed)
+
+
+class PixelPrecision(_Pairs):
+    """Average precision over the pixels of all images that have a mask (Choe et al., CVPR 2020).
+
+    Values of maps are rounded down to :attr:`LEVELS` levels, so that images add up to a histogram.
+    """
+
+    LEVELS = 256
+
+    def __init__(self, class_names: Sequence[str]) -> None:
+        """Start empty; K class names."""
+        super().__init__(class_names)
+        self._counts: list[NDArray[np.int64]] = []
+
+    def update(self, maps: Tensor, masks: Tensor, *, group: str = "") -> None:
+        """Add one image.
+
+        Args:
+            maps: (K, H, W) in [0, 1].
+            masks: (K, H, W) of bool, true on the finding; all false where a class is absent.
+            group: what is resampled as one; the empty string makes each image its own group.
+
+        Raises:
+            InvalidInputError: a shape does not fit, or a value is NaN or outside [0, 1].
+        """
+        classes = len(self.class_names)
+        if maps.shape != masks.shape or maps.ndim != 3 or len(maps) != classes:
+            raise InvalidInputError(
+                f"Expected maps and masks ({classes}, H, W); got {tuple(maps.shape)} and "
+                f"{tuple(masks.shape)}."
+            )
+        values = checked_maps(maps.double().numpy())
+        if values.size and values.max() > 1:
+            raise InvalidInputError("Maps must lie in [0, 1]; apply a sigmoid first.")
+        level = np.minimum((values * self.LEVELS).astype(np.int64), self.LEVELS - 1)
+        cell = (np.arange(classes)[:, None, None] * 2 + masks.numpy()) * self.LEVELS + level
+        counts = np.bincount(cell.ravel(), minlength=classes * 2 * self.LEVELS)
+        self._counts.append(counts.reshape(classes, 2, self.LEVELS))
+        self._add_group(group)
+
+    def compute(self, *, replicates: int = 1000, seed: int = 0) -> dict[str, Any]:
+        """Average precision so far.
+
+        Returns:
+            ``macro`` and ``per_class`` with value, low, high (95 % bootstrap over groups), chance
+            (the part of pixels on the finding) and support (images that show it).
+        """
+        classes = len(self.class_names)
+        counts = np.array(self._counts, dtype=np.float64).reshape(-1, classes, 2, self.LEVELS)
+        weights = group_weights(np.array(self._groups), replicates, seed)
+        flat = counts.reshape(len(counts), classes * 2 * self.LEVELS)
+
+        def precision(rows: Floats) -> Floats:
+            total = (rows @ flat).reshape(-1, classes, 2, self.LEVELS)[..., ::-1]
+            called = np.cumsum(total.sum(axis=2), axis=-1)
+            found = total[:, :, 1]
+            with np.errstate(invalid="ignore", divide="ignore"):
+                at_level = np.nan_to_num(np.cumsum(found, axis=-1) / called)
+                return np.asarray((at_level * found).sum(-1) / found.sum(-1))
+
+        def macro(per_class: Floats) -> Floats:
+            seen = ~np.isnan(per_class)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                return np.asarray(np.nan_to_num(per_class).sum(-1) / seen.sum(-1))
+
+        value, draws = precision(np.ones((1, len(counts))))[0], precision(weights)
+        pixels = counts.sum(axis=(0, 3))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            chance = np.where(pixels[:, 1] > 0, pixels[:, 1] / pixels.sum(axis=1), np.nan)
+        support = (counts[:, :, 1].sum(axis=-1) > 0).sum(axis=0)
+
+        def estimate(v: Floats, replicate: Floats, c: Floats, n: int) -> dict[str, Any]:
+            low, high = percentile_interval(replicate)
+            return Estimate(float(v), float(low), float(high), float(c), n).to_dict()
+
+        return {
+            "macro": estimate(macro(value), macro(draws), macro(chance), int(support.sum())),
+            "per_class": {
+                name: estimate(value[k], draws[:, k], chance[k], int(support[k]))
                 for k, name in enumerate(self.class_names)
             },
         }
