@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pylon_zoo.cli import convert, export, weights
+from pylon_zoo.cli import convert, data, export, weights
 from pylon_zoo.errors import PylonZooError, TrainingStopped
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
+app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")
 app.command()(convert.convert)
 app.command()(export.export)
