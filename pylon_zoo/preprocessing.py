@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from pylon_zoo.data.readers import image_to_tensor, read_image
-from pylon_zoo.data.sample import Sample
+from pylon_zoo.data.sample import Sample, resize_masks
 from pylon_zoo.data.transforms import AUGMENTATIONS
 from pylon_zoo.errors import InvalidInputError, RangeWarning, unknown_name
 from pylon_zoo.spec import Preprocessing
@@ -45,7 +45,7 @@ def create_transform(
     Returns:
         A callable that takes a path, a PIL image, an array (H, W) or (H, W, C), or a tensor
         (C, H, W), and returns a float32 tensor (C, H, W); or takes a :class:`Sample` and returns
-        one, its boxes and points moved along.
+        one, its boxes, points and masks moved along.
     """
     preprocessing = model if isinstance(model, Preprocessing) else model.spec.preprocessing
     return Transform(preprocessing, augmentation if train else "none")
@@ -118,6 +118,7 @@ class Transform:
             image=image.clamp(0, 1),
             boxes=sample.boxes * scale.repeat(2),
             points=sample.points * scale,
+            masks=resize_masks(sample.masks, height, width),
         )
 
 

@@ -155,13 +155,13 @@ def _look(split: str, dataset: LocalizationDataset, index: int) -> _Seen | Probl
         return Problem("unreadable", str(error), (f"{split}: item {index}",))
     pixels = hashlib.sha256(repr((sample.image.shape, sample.image.dtype)).encode())
     pixels.update(sample.image.contiguous().view(torch.uint8).numpy().tobytes())
-    boxed = frozenset(sample.box_classes.tolist()) | frozenset(sample.point_classes.tolist())
+    places = torch.cat([sample.box_classes, sample.point_classes, sample.mask_classes])
     return _Seen(
         split,
         sample.source,
         sample.group,
         sample.labels,
-        boxed,
+        frozenset(places.tolist()),
         pixels.digest(),
         perceptual_hash(sample.image),
     )

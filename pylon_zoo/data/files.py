@@ -5,15 +5,15 @@ from __future__ import annotations
 import csv
 import os
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from pylon_zoo.data.readers import read_image
-from pylon_zoo.data.sample import Sample, empty_boxes
+from pylon_zoo.data.sample import Sample, empty_boxes, resize_masks
 from pylon_zoo.errors import DatasetError
 
 __all__ = ["FileDataset", "Record", "group_part", "make_record", "read_rows", "read_table"]
@@ -31,6 +31,8 @@ class Record:
         group: what must not straddle splits, e.g. the patient.
         reference: (width, height) of the image that the boxes were drawn in, where it may differ
             from the file's; None where boxes are in the file's own pixels.
+        masks: reads (M, H, W) bool masks and their (M,) int64 classes, of any size: they are
+            resized to the file's; None where there are none. Must be picklable.
     """
 
     path: Path
@@ -39,6 +41,7 @@ class Record:
     box_classes: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     group: str = ""
     reference: tuple[int, int] | None = None
+    masks: Callable[[], tuple[Tensor, Tensor]] | None = None
 
 
 class FileDataset:
@@ -67,11 +70,11 @@ class FileDataset:
         record = self.records[index % len(self.records)]
         image = read_image(record.path)
         boxes = record.boxes
+        height, width = image.shape[-2:]
         if record.reference is not None:
-            height, width = image.shape[-2:]
             scale = torch.tensor([width / record.reference[0], height / record.reference[1]])
             boxes = boxes * scale.repeat(2)
-        return Sample(
+        sample = Sample(
             image=image,
             labels=record.labels,
             boxes=boxes,
@@ -79,10 +82,14 @@ class FileDataset:
             source=str(record.path),
             group=record.group,
         )
+        if record.masks is None:
+            return sample
+        masks, classes = record.masks()
+        return replace(sample, masks=resize_masks(masks, height, width), mask_classes=classes)
 
     def with_boxes(self) -> FileDataset:
-        """The images that have boxes."""
-        kept = [record for record in self.records if len(record.boxes)]
+        """The images that have boxes or masks."""
+        kept = [r for r in self.records if len(r.boxes) or r.masks is not None]
         return FileDataset(self.class_names, kept, self.remedy)
 
     def require_files(self) -> FileDataset:

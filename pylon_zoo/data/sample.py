@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pylon_zoo.errors import InvalidInputError
 
-__all__ = ["LocalizationDataset", "Sample", "empty_boxes"]
+__all__ = ["LocalizationDataset", "Sample", "empty_boxes", "resize_masks"]
 
 
 def empty_boxes() -> Tensor:
@@ -21,6 +21,15 @@ def empty_boxes() -> Tensor:
 
 def _no_classes() -> Tensor:
     return torch.zeros(0, dtype=torch.int64)
+
+
+def resize_masks(masks: Tensor, height: int, width: int) -> Tensor:
+    """(M, H, W) masks at another size: each pixel takes the one that its centre lies in."""
+    rows, columns = (
+        ((2 * torch.arange(new) + 1) * old) // (2 * new)
+        for new, old in zip((height, width), masks.shape[-2:], strict=True)
+    )
+    return masks[:, rows[:, None], columns]
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,8 @@ class Sample:
         box_classes: (N,) int64, the class of each box.
         points: (P, 2) float32, (x, y) in pixels.
         point_classes: (P,) int64, the class of each point.
+        masks: (M, H, W) bool, true on the finding, in pixels of ``image``.
+        mask_classes: (M,) int64, the class of each mask.
         source: the file, or whatever else names the image in an error message.
         size: (height, width) of the image as it was stored, before any transform.
         group: what must not straddle splits and is resampled as one, e.g. the patient.
@@ -49,6 +60,8 @@ class Sample:
     box_classes: Tensor = field(default_factory=_no_classes)
     points: Tensor = field(default_factory=lambda: torch.zeros(0, 2))
     point_classes: Tensor = field(default_factory=_no_classes)
+    masks: Tensor = field(default_factory=lambda: torch.zeros(0, 0, 0, dtype=torch.bool))
+    mask_classes: Tensor = field(default_factory=_no_classes)
     source: str = ""
     size: tuple[int, int] = (0, 0)
     group: str = ""
@@ -63,6 +76,17 @@ class Sample:
             raise InvalidInputError(
                 f"{self.source or 'A sample'}: boxes of shape {tuple(self.boxes.shape)} with "
                 f"{len(self.box_classes)} classes; boxes are (N, 4) with N classes."
+            )
+        if not len(self.masks) and not len(self.mask_classes):
+            # No masks fit an image of any size.
+            object.__setattr__(self, "masks", self.masks.new_zeros(0, self.height, self.width))
+        expected = (len(self.mask_classes), self.height, self.width)
+        if self.masks.dtype != torch.bool or self.masks.shape != expected:
+            raise InvalidInputError(
+                f"{self.source or 'A sample'}: masks of shape {tuple(self.masks.shape)} and "
+                f"{self.masks.dtype} with {len(self.mask_classes)} classes, in an image of "
+                f"{self.width} x {self.height} px; masks are (M, H, W) of bool with M classes, of "
+                f"the image's size."
             )
         if self.size == (0, 0):
             object.__setattr__(self, "size", (self.height, self.width))

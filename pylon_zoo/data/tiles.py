@@ -17,9 +17,9 @@ __all__ = ["Tiles", "cut", "grid_positions"]
 def cut(sample: Sample, x: int, y: int, size: int, min_visible: float = 0.5) -> Sample:
     """Cut the square tile at (x, y) and recompute its image-level labels.
 
-    A box counts when at least ``min_visible`` of its area is inside the tile (a point when it is
-    inside at all); what counts is clipped to the tile, the rest is dropped. A class that counts
-    nowhere in the tile is labelled 0; a label unknown for the image (NaN) stays unknown.
+    A box or mask counts when at least ``min_visible`` of its area is inside the tile (a point when
+    it is inside at all); what counts is clipped to the tile, the rest is dropped. A class that
+    counts nowhere in the tile is labelled 0; a label unknown for the image (NaN) stays unknown.
 
     Raises:
         InvalidInputError: the tile leaves the image.
@@ -36,9 +36,13 @@ def cut(sample: Sample, x: int, y: int, size: int, min_visible: float = 0.5) -> 
     keep = (visible >= min_visible * area) & (visible > 0)
     points = sample.points - offset[:2]
     inside = ((points >= 0) & (points < size)).all(dim=1)
+    masks = sample.masks[:, y : y + size, x : x + size]
+    area, visible = (m.flatten(1).sum(dim=1) for m in (sample.masks, masks))
+    seen = (visible >= min_visible * area) & (visible > 0)
     labels = torch.where(sample.labels.isnan(), sample.labels, torch.zeros_like(sample.labels))
     labels[sample.box_classes[keep]] = 1
     labels[sample.point_classes[inside]] = 1
+    labels[sample.mask_classes[seen]] = 1
     return replace(
         sample,
         image=sample.image[:, y : y + size, x : x + size],
@@ -47,6 +51,8 @@ def cut(sample: Sample, x: int, y: int, size: int, min_visible: float = 0.5) -> 
         box_classes=sample.box_classes[keep],
         points=points[inside],
         point_classes=sample.point_classes[inside],
+        masks=masks[seen],
+        mask_classes=sample.mask_classes[seen],
     )
 
 
@@ -80,7 +86,7 @@ class Tiles:
         """Lay out the tiles.
 
         Args:
-            dataset: whole images with boxes or points.
+            dataset: whole images with boxes, points or masks.
             size: side of a tile in pixels.
             positions: ``"grid"`` or ``"random"``.
             min_visible: part of a box's area that must be inside for it to count.

@@ -1,4 +1,4 @@
-"""Random changes to training images, boxes and points moving along.
+"""Random changes to training images, boxes, points and masks moving along.
 
 Every transform takes and returns a :class:`Sample` whose image is float32 in [0, 1], and draws
 its randomness from the generator it is given, so that what happens to a training image depends
@@ -31,26 +31,32 @@ def flip(sample: Sample) -> Sample:
     boxes, points = sample.boxes.clone(), sample.points.clone()
     boxes[:, [0, 2]] = width - sample.boxes[:, [2, 0]]
     points[:, 0] = width - sample.points[:, 0]
-    return replace(sample, image=sample.image.flip(-1), boxes=boxes, points=points)
+    return replace(
+        sample,
+        image=sample.image.flip(-1),
+        boxes=boxes,
+        points=points,
+        masks=sample.masks.flip(-1),
+    )
 
 
 def quarter_turn(sample: Sample, turns: int) -> Sample:
     """Turn counterclockwise by ``turns`` times 90 degrees."""
     boxes, points, width = sample.boxes, sample.points, sample.width
-    image = torch.rot90(sample.image, turns, (-2, -1))
+    image, masks = (torch.rot90(t, turns, (-2, -1)) for t in (sample.image, sample.masks))
     for _ in range(turns % 4):
         boxes = torch.stack(
             [boxes[:, 1], width - boxes[:, 2], boxes[:, 3], width - boxes[:, 0]], dim=1
         )
         points = torch.stack([points[:, 1], width - points[:, 0]], dim=1)
         width = sample.height if width == sample.width else sample.width
-    return replace(sample, image=image, boxes=boxes, points=points)
+    return replace(sample, image=image, boxes=boxes, points=points, masks=masks)
 
 
 def rotate(sample: Sample, degrees: float) -> Sample:
     """Turn counterclockwise about the middle, on black; boxes become those around the turned ones.
 
-    The size stays: what leaves the image is cut off.
+    The size stays: what leaves the image is cut off. Masks take the nearest pixel.
     """
     from torchvision.transforms.v2 import InterpolationMode
     from torchvision.transforms.v2.functional import rotate as rotate_image
@@ -63,13 +69,15 @@ def rotate(sample: Sample, degrees: float) -> Sample:
     corners = (corners - middle) @ turn + middle
     boxes = torch.cat([corners.amin(dim=1), corners.amax(dim=1)], dim=1)
     points = (sample.points - middle) @ turn + middle
-    return _cut(
-        replace(sample, image=image, boxes=boxes, points=points), 0, 0, sample.width, sample.height
-    )
+    masks = sample.masks
+    if len(masks):
+        masks = rotate_image(masks.byte(), degrees, interpolation=InterpolationMode.NEAREST).bool()
+    turned = replace(sample, image=image, boxes=boxes, points=points, masks=masks)
+    return _cut(turned, 0, 0, sample.width, sample.height)
 
 
 def _cut(sample: Sample, x: int, y: int, width: int, height: int) -> Sample:
-    """A part of the image; boxes are clipped to it, and go where nothing is left of them.
+    """A part of the image; boxes and masks are clipped, and go where nothing is left of them.
 
     Labels stay, since they are the image's: training on parts of it always takes that risk.
     """
@@ -78,6 +86,8 @@ def _cut(sample: Sample, x: int, y: int, width: int, height: int) -> Sample:
     points = sample.points - torch.tensor([x, y])
     left = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
     inside = ((points >= 0) & (points < limits[:2])).all(dim=1)
+    masks = sample.masks[:, y : y + height, x : x + width]
+    seen = masks.flatten(1).any(dim=1)
     return replace(
         sample,
         image=sample.image[:, y : y + height, x : x + width],
@@ -85,6 +95,8 @@ def _cut(sample: Sample, x: int, y: int, width: int, height: int) -> Sample:
         box_classes=sample.box_classes[left],
         points=points[inside],
         point_classes=sample.point_classes[inside],
+        masks=masks[seen],
+        mask_classes=sample.mask_classes[seen],
     )
 
 

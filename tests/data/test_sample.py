@@ -1,7 +1,13 @@
+import dataclasses
+from fractions import Fraction
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pylon_zoo.data import Cached, LocalizationDataset, Phantom, Sample
+from pylon_zoo.data.sample import resize_masks
 from pylon_zoo.errors import InvalidInputError
 
 
@@ -43,3 +49,41 @@ def test_cached_draws_each_sample_once_and_starts_over() -> None:
     assert drawn == [1]
     assert len(cached) == 3
     assert cached.class_names == Phantom.class_names
+
+
+@pytest.mark.parametrize(
+    ("masks", "classes", "match"),
+    [
+        (torch.zeros(1, 70, 90), torch.tensor([0]), r"float32.*\(M, H, W\) of bool"),
+        (torch.zeros(2, 70, 90, dtype=torch.bool), torch.tensor([0]), r"\(2, 70, 90\).*1 classes"),
+        (torch.zeros(1, 90, 70, dtype=torch.bool), torch.tensor([0]), r"an image of 90 x 70 px"),
+    ],
+)
+def test_masks_that_do_not_fit_are_refused(
+    masks: torch.Tensor, classes: torch.Tensor, match: str
+) -> None:
+    with pytest.raises(InvalidInputError, match=match):
+        Sample(
+            image=torch.zeros(1, 70, 90),
+            labels=torch.zeros(2),
+            masks=masks,
+            mask_classes=classes,
+        )
+
+
+def test_no_masks_fit_any_image() -> None:
+    sample = Sample(image=torch.zeros(1, 70, 90), labels=torch.zeros(2))
+    assert sample.masks.shape == (0, 70, 90)
+    assert dataclasses.replace(sample, image=torch.zeros(1, 20, 30)).masks.shape == (0, 20, 30)
+
+
+@settings(max_examples=60, deadline=None)
+@given(old=st.integers(1, 40), new=st.integers(1, 40), seed=st.integers(0, 9))
+def test_a_resized_mask_takes_the_pixel_under_each_centre(old: int, new: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.rand(2, old, 7, generator=generator) < 0.5
+    resized = resize_masks(mask, new, 7)
+    for row in range(new):
+        centre = Fraction(2 * row + 1, 2) * old / new
+        assert torch.equal(resized[:, row], mask[:, int(centre)])
+    assert torch.equal(resize_masks(mask, old, 7), mask)

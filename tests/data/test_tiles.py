@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -88,6 +90,23 @@ def test_cut_agrees_with_counting_pixels(
     assert tile.box_classes.tolist() == [k for k, _ in expected]
     assert tile.boxes.int().tolist() == [b for _, b in expected]
     assert tile.labels.nonzero().flatten().tolist() == sorted({k for k, _ in expected})
+    # Masks that fill the boxes count where these do, and are cut with the image.
+    masks = torch.zeros(len(boxes), 120, 160, dtype=torch.bool)
+    for mask, (x0, y0, x1, y1) in zip(masks, boxes, strict=True):
+        mask[y0:y1, x0:x1] = True
+    masked = dataclasses.replace(
+        sample,
+        boxes=sample.boxes[:0],
+        box_classes=sample.box_classes[:0],
+        masks=masks,
+        mask_classes=sample.box_classes,
+    )
+    same = cut(masked, x, y, 64, min_visible=part)
+    assert torch.equal(same.labels, tile.labels)
+    assert same.mask_classes.tolist() == tile.box_classes.tolist()
+    for (x0, y0, x1, y1), mask in zip(tile.boxes.int().tolist(), same.masks, strict=True):
+        assert mask[y0:y1, x0:x1].all()
+        assert mask.sum() == (x1 - x0) * (y1 - y0)
 
 
 @given(length=st.integers(64, 2000), size=st.integers(32, 64))

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pylon_zoo import create_transform
 from pylon_zoo.data import Sample
 from pylon_zoo.data.transforms import (
     AUGMENTATIONS,
@@ -14,6 +15,7 @@ from pylon_zoo.data.transforms import (
     random_crop,
     rotate,
 )
+from pylon_zoo.spec import Preprocessing
 
 
 def marked(x0: int, y0: int, x1: int, y1: int) -> Sample:
@@ -27,6 +29,8 @@ def marked(x0: int, y0: int, x1: int, y1: int) -> Sample:
         box_classes=torch.tensor([0]),
         points=torch.tensor([[x0 + 0.5, y0 + 0.5]]),
         point_classes=torch.tensor([0]),
+        masks=image > 0.5,
+        mask_classes=torch.tensor([0]),
     )
 
 
@@ -42,6 +46,7 @@ def assert_boxes_moved_along(sample: Sample) -> None:
     x0, y0, x1, y1 = sample.boxes[0].tolist()
     assert x in (x0, x1 - 1)
     assert y in (y0, y1 - 1)
+    assert torch.equal(sample.masks[0], bright)
 
 
 boxes = st.tuples(st.integers(0, 50), st.integers(0, 30), st.integers(1, 9), st.integers(1, 9))
@@ -86,14 +91,18 @@ def test_brightness_contrast_by_hand() -> None:
 
 def test_rotation_by_a_right_angle_is_a_quarter_turn() -> None:
     square = marked(10, 5, 20, 15)
-    square = dataclasses.replace(square, image=square.image[:, :, 10:50], boxes=square.boxes - 10)
     square = dataclasses.replace(
-        square, boxes=torch.tensor([[0.0, 5.0, 10.0, 15.0]]), points=torch.tensor([[0.5, 5.5]])
+        square,
+        image=square.image[:, :, 10:50],
+        masks=square.masks[:, :, 10:50],
+        boxes=torch.tensor([[0.0, 5.0, 10.0, 15.0]]),
+        points=torch.tensor([[0.5, 5.5]]),
     )
     turned, expected = rotate(square, 90), quarter_turn(square, 1)
     assert torch.allclose(turned.image, expected.image, atol=1e-4)
     assert torch.allclose(turned.boxes, expected.boxes, atol=1e-4)
     assert torch.allclose(turned.points, expected.points, atol=1e-4)
+    assert torch.equal(turned.masks, expected.masks)
 
 
 @settings(max_examples=30, deadline=None)
@@ -105,6 +114,10 @@ def test_a_turned_box_holds_what_was_in_it(degrees: float) -> None:
     assert x0 - 1 <= columns.min() <= columns.max() <= x1
     assert y0 - 1 <= rows.min() <= rows.max() <= y1
     assert x1 - x0 <= 10 * 2**0.5 + 0.01
+    # Each turned pixel is the nearest one's: all that is brightest, nothing that is dark.
+    assert turned.masks[0][turned.image[0] > 0.74].all()
+    assert (turned.image[0][turned.masks[0]] > 0.3).all()
+    assert abs(int(turned.masks.sum()) - 100) <= 12
 
 
 def test_crops_keep_boxes_with_their_pixels_and_drop_what_is_outside() -> None:
@@ -117,6 +130,8 @@ def test_crops_keep_boxes_with_their_pixels_and_drop_what_is_outside() -> None:
         assert whole or 0.7 <= sample.width / sample.height <= 1.4
         bright = sample.image[0] > 0.5
         assert len(sample.boxes) == len(sample.box_classes) == int(bright.any())
+        assert len(sample.masks) == len(sample.mask_classes) == int(bright.any())
+        assert not len(sample.masks) or torch.equal(sample.masks[0], bright)
         if len(sample.boxes):
             x0, y0, x1, y1 = sample.boxes[0].int().tolist()
             assert bright[y0:y1, x0:x1].all()
@@ -134,7 +149,33 @@ def test_the_papers_augmentation_follows_its_generator() -> None:
         assert torch.equal(first.image, again.image)
         assert torch.equal(first.boxes, again.boxes)
         assert 0 <= first.image.min() <= first.image.max() <= 1
+        assert torch.equal(first.masks, again.masks)
         limits = torch.tensor([first.width, first.height] * 2)
         assert ((first.boxes >= 0) & (first.boxes <= limits)).all()
         seen.add(float(first.image.mean()))
     assert len(seen) == 20
+
+
+@settings(max_examples=40, deadline=None)
+@given(box=boxes, name=st.sampled_from(sorted(AUGMENTATIONS)), seed=st.integers(0, 9999))
+def test_a_mask_moves_with_the_box_that_it_fills(
+    box: tuple[int, int, int, int], name: str, seed: int
+) -> None:
+    """Through every augmentation and the resize: corners of the mask are those of the box."""
+    x, y, width, height = box
+    transform = create_transform(Preprocessing(input_size=(1, 80, 120)), True, name)
+    sample = transform(marked(x, y, x + width, y + height), torch.Generator().manual_seed(seed))
+    assert sample.masks.shape == (len(sample.mask_classes), 80, 120)
+    for (x0, y0, x1, y1), mask in zip(sample.boxes.tolist(), sample.masks, strict=False):
+        rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
+        # A turned rectangle fills its box only at right angles; nowhere does it leave it.
+        slack = 1.5
+        assert x0 - slack <= columns[0] <= columns[-1] + 1 <= x1 + slack
+        assert y0 - slack <= rows[0] <= rows[-1] + 1 <= y1 + slack
+        if name != "paper":
+            # The mask is the pixels whose centres are in the box.
+            middle_x, middle_y = torch.arange(120) + 0.5, torch.arange(80)[:, None] + 0.5
+            inside = (middle_x > x0) & (middle_x < x1) & (middle_y > y0) & (middle_y < y1)
+            assert torch.equal(mask, inside)
+    # A box may keep a corner of less than a pixel that no pixel's centre lies in.
+    assert len(sample.masks) <= len(sample.boxes)
