@@ -2,6 +2,7 @@
 
 from pylon_zoo.data.bccd import BCCD
 from pylon_zoo.data.cached import Cached
+from pylon_zoo.data.chexlocalize import CheXlocalize
 from pylon_zoo.data.coco import COCO
 from pylon_zoo.data.csv_table import CSVTable
 from pylon_zoo.data.files import FileDataset
@@ -12,14 +13,18 @@ from pylon_zoo.data.readers import find_images, read_image
 from pylon_zoo.data.sample import LocalizationDataset, Sample
 from pylon_zoo.data.tasks import TASKS, Task, open_task
 from pylon_zoo.data.tiles import Tiles
+from pylon_zoo.data.vindr_cxr import VinDrCXR
+from pylon_zoo.data.voc2012 import VOC2012
 
 __all__ = [
     "BCCD",
     "COCO",
     "NIH14",
     "TASKS",
+    "VOC2012",
     "CSVTable",
     "Cached",
+    "CheXlocalize",
     "FileDataset",
     "ImageFolder",
     "LocalizationDataset",
@@ -27,6 +32,7 @@ __all__ = [
     "Sample",
     "Task",
     "Tiles",
+    "VinDrCXR",
     "find_images",
     "open_task",
     "read_image",

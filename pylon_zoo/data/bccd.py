@@ -8,16 +8,15 @@ platelets. Nearly every whole image holds all three, so the weakly supervised ta
 from __future__ import annotations
 
 import os
-import xml.etree.ElementTree as ET
 import zlib
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from pylon_zoo.data.readers import read_image
 from pylon_zoo.data.sample import Sample
-from pylon_zoo.errors import DatasetError, unknown_name
+from pylon_zoo.data.voc import read_names, read_objects
+from pylon_zoo.errors import unknown_name
 
 __all__ = ["BCCD"]
 
@@ -53,52 +52,32 @@ class BCCD:
         self.split = split
         official = "train" if split in ("fit", "select") else split
         list_file = self.root / "ImageSets" / "Main" / f"{official}.txt"
-        names = self._read(list_file).split()
+        remedy = (
+            f"bccd needs the folder that holds JPEGImages, Annotations and ImageSets; get it from "
+            f"{self.download_page} and give its path as root."
+        )
+        names = read_names(list_file, remedy)
         if split in ("fit", "select"):
             names = [n for n in names if (zlib.crc32(n.encode()) % 6 == 0) == (split == "select")]
         self.names = names
-        self._annotations = [self._annotation(name) for name in names]
+        self._annotations = [
+            read_objects(self.root / "Annotations" / f"{name}.xml", self.class_names, remedy)
+            for name in names
+        ]
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Sample:
         path = self.root / "JPEGImages" / f"{self.names[index]}.jpg"
-        boxes, classes = self._annotations[index]
+        found = self._annotations[index]
         labels = torch.zeros(len(self.class_names))
-        labels[classes] = 1
+        labels[found.classes] = 1
         return Sample(
             image=read_image(path),
             labels=labels,
-            boxes=boxes,
-            box_classes=classes,
+            boxes=found.boxes,
+            box_classes=found.classes,
             source=str(path),
             group=self.names[index],
         )
-
-    def _read(self, path: Path) -> str:
-        try:
-            return path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise DatasetError(
-                f"{path} cannot be read ({error.strerror}). bccd needs the folder that holds "
-                f"JPEGImages, Annotations and ImageSets; get it from {self.download_page} and "
-                f"give its path as root."
-            ) from error
-
-    def _annotation(self, name: str) -> tuple[Tensor, Tensor]:
-        path = self.root / "Annotations" / f"{name}.xml"
-        boxes: list[list[float]] = []
-        classes: list[int] = []
-        try:
-            for found in ET.fromstring(self._read(path)).iter("object"):
-                corners = [
-                    float(found.findtext(f"bndbox/{corner}", ""))
-                    for corner in ("xmin", "ymin", "xmax", "ymax")
-                ]
-                # Pascal VOC counts pixels from 1 and includes the last one.
-                boxes.append([corners[0] - 1, corners[1] - 1, corners[2], corners[3]])
-                classes.append(self.class_names.index(found.findtext("name", "")))
-        except (ET.ParseError, ValueError) as error:
-            raise DatasetError(f"{path}: the annotation is damaged ({error}).") from error
-        return torch.tensor(boxes).reshape(-1, 4), torch.tensor(classes, dtype=torch.int64)

@@ -22,7 +22,7 @@ from pylon_zoo.errors import PylonZooError
 __all__ = ["CheckReport", "Problem", "check_splits", "check_task", "perceptual_hash"]
 
 #: Splits that must not share a patient or an image, where a task has them.
-DISJOINT = ("train", "val", "test")
+DISJOINT = ("train", "val", "held_out", "test")
 #: Side of a perceptual hash, which has the square of it as bits.
 HASH_SIDE = 16
 #: Images whose hashes differ in at most this many of 256 bits are near duplicates.
@@ -85,7 +85,7 @@ class _Seen:
 
 
 def check_task(task: Task, *, workers: int = 4, progress: bool = False) -> CheckReport:
-    """Check the train, val and test splits of a task, as far as it has them."""
+    """Check the splits of a task that must be disjoint, as far as it has them."""
     splits: dict[str, LocalizationDataset] = {}
     missing = []
     for split in (name for name in DISJOINT if name in task.splits):

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from pylon_zoo.data.bccd import BCCD
 from pylon_zoo.data.cached import Cached
+from pylon_zoo.data.chexlocalize import CheXlocalize
 from pylon_zoo.data.coco import COCO
 from pylon_zoo.data.csv_table import CSVTable
 from pylon_zoo.data.files import FileDataset
@@ -18,6 +19,8 @@ from pylon_zoo.data.own import SPLITS
 from pylon_zoo.data.phantom import Phantom
 from pylon_zoo.data.sample import LocalizationDataset, Sample
 from pylon_zoo.data.tiles import Tiles
+from pylon_zoo.data.vindr_cxr import VinDrCXR
+from pylon_zoo.data.voc2012 import VOC2012
 from pylon_zoo.errors import DatasetError, PylonZooError, unknown_name
 from pylon_zoo.spec import Preprocessing
 
@@ -26,11 +29,16 @@ __all__ = [
     "BCCDTask",
     "COCOTask",
     "CSVTask",
+    "CheXlocalizeTask",
     "FilesTask",
     "ImageFolderTask",
     "NIH14Task",
     "PhantomTask",
     "Task",
+    "VOC2012Task",
+    "VinDrCXR10Task",
+    "VinDrCXR50Task",
+    "VinDrCXRTask",
     "open_task",
 ]
 
@@ -191,7 +199,7 @@ class FilesTask(Task):
         return self.dataset(split).require_files()
 
     def localization(self, split: str) -> LocalizationDataset:
-        """Those of the whole images that have boxes."""
+        """Those of the whole images that have boxes or masks."""
         return self.dataset(split).with_boxes()
 
 
@@ -208,6 +216,79 @@ class NIH14Task(FilesTask):
     def dataset(self, split: str) -> FileDataset:
         """A split of the official release."""
         return NIH14(self.folder, split)
+
+
+class VinDrCXRTask(FilesTask):
+    """VinDr-CXR at 256 px, trained on 70 % of the official training images."""
+
+    name = "vindr_cxr"
+    class_names = VinDrCXR.CLASS_NAMES
+    splits: tuple[str, ...] = VinDrCXR.SPLITS
+    preprocessing = Preprocessing.default(1)
+    url = VinDrCXR.download_page
+    license = VinDrCXR.license
+    train_percent: ClassVar[int] = 70
+
+    def __init__(self, root: str | None = None, seed: int = 0) -> None:
+        super().__init__(root, seed)
+        if not VinDrCXR.is_physionet(self.folder):
+            self.splits = tuple(split for split in self.splits if split != "test")
+
+    def dataset(self, split: str) -> FileDataset:
+        """A split of either release."""
+        return VinDrCXR(self.folder, split, train_percent=self.train_percent)
+
+
+class VinDrCXR50Task(VinDrCXRTask):
+    """VinDr-CXR, trained on half of the official training images."""
+
+    name = "vindr_cxr_50"
+    train_percent = 50
+
+
+class VinDrCXR10Task(VinDrCXRTask):
+    """VinDr-CXR, trained on a tenth of the official training images."""
+
+    name = "vindr_cxr_10"
+    train_percent = 10
+
+
+class VOC2012Task(FilesTask):
+    """Pascal VOC 2012 at 256 px, in color."""
+
+    name = "voc2012"
+    class_names = VOC2012.CLASS_NAMES
+    splits = VOC2012.SPLITS
+    preprocessing = Preprocessing(input_size=(3, 256, 256), mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    url = VOC2012.download_page
+    license = VOC2012.license
+
+    def dataset(self, split: str) -> FileDataset:
+        """A split of the official release."""
+        return VOC2012(self.folder, split)
+
+    def training(self) -> LocalizationDataset:
+        """The fit split (9/10 of the official train list)."""
+        return self.classification("fit")
+
+    def selection(self) -> LocalizationDataset:
+        """The select split (the other 1/10)."""
+        return self.classification("select")
+
+
+class CheXlocalizeTask(FilesTask):
+    """CheXlocalize at 256 px; trained on CheXpert's training images, where they are there."""
+
+    name = "chexlocalize"
+    class_names = CheXlocalize.CLASS_NAMES
+    splits = ("val", "test")
+    preprocessing = Preprocessing.default(1)
+    url = CheXlocalize.download_page
+    license = CheXlocalize.license
+
+    def dataset(self, split: str) -> FileDataset:
+        """A split of CheXpert."""
+        return CheXlocalize(self.folder, split)
 
 
 class OwnTask(FilesTask):
@@ -264,7 +345,19 @@ class ImageFolderTask(OwnTask):
 
 TASKS: dict[str, type[Task]] = {
     task.name: task
-    for task in (PhantomTask, BCCDTask, NIH14Task, CSVTask, COCOTask, ImageFolderTask)
+    for task in (
+        PhantomTask,
+        BCCDTask,
+        NIH14Task,
+        VinDrCXRTask,
+        VinDrCXR50Task,
+        VinDrCXR10Task,
+        VOC2012Task,
+        CheXlocalizeTask,
+        CSVTask,
+        COCOTask,
+        ImageFolderTask,
+    )
 }
 
 

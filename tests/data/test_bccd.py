@@ -41,9 +41,9 @@ def test_counts_agree_with_the_annotation_files(bccd_root: Path) -> None:
         for found in ET.parse(bccd_root / "Annotations" / f"{name}.xml").getroot().iter("name"):
             counted[str(found.text)] += 1
     mine = dict.fromkeys(BCCD.class_names, 0)
-    for boxes, classes in dataset._annotations:
-        assert len(boxes) == len(classes)
-        for k in classes.tolist():
+    for found in dataset._annotations:
+        assert len(found.boxes) == len(found.classes)
+        for k in found.classes.tolist():
             mine[BCCD.class_names[k]] += 1
     assert mine == counted
 

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,9 @@ def fake_root(data: str, folder: Path) -> str | None:
         pytest.skip(f"{data} is not among the datasets yet: {', '.join(tasks.TASKS)}")
     if data == "phantom":
         return None
-    return str(importlib.import_module(f"fake_{data}").write(folder))
+    # Parts of a dataset are named after it.
+    name = re.sub(r"_\d+$", "", data)
+    return str(importlib.import_module(f"fake_{name}").write(folder))
 
 
 def few(task: tasks.Task) -> tuple[LocalizationDataset, LocalizationDataset]:
