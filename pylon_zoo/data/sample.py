@@ -91,6 +91,13 @@ class Sample:
         if self.size == (0, 0):
             object.__setattr__(self, "size", (self.height, self.width))
 
+    def class_masks(self) -> Tensor:
+        """For each class the union of its masks, (K, H, W) bool; all false where it has none."""
+        united = torch.zeros(len(self.labels), self.height, self.width, dtype=torch.bool)
+        for k, mask in zip(self.mask_classes.tolist(), self.masks, strict=True):
+            united[k] |= mask
+        return united
+
     @property
     def height(self) -> int:
         """Rows of the image as it is now."""

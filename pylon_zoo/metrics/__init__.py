@@ -15,14 +15,17 @@ from pylon_zoo.metrics.classification import (
 from pylon_zoo.metrics.localization import (
     BoxAccuracy,
     MapOverlap,
+    MaskOverlap,
     PixelPrecision,
     PointLocalization,
 )
+from pylon_zoo.metrics.otsu import otsu_masks
 
 __all__ = [
     "BoxAccuracy",
     "Estimate",
     "MapOverlap",
+    "MaskOverlap",
     "PixelPrecision",
     "PointLocalization",
     "auroc",
@@ -35,4 +38,5 @@ __all__ = [
     "component_boxes",
     "operating_points",
     "operating_points_report",
+    "otsu_masks",
 ]

@@ -17,8 +17,9 @@ from torch import Tensor
 from pylon_zoo.errors import InvalidInputError
 from pylon_zoo.metrics.bootstrap import Estimate, Floats, group_weights, percentile_interval
 from pylon_zoo.metrics.boxes import box_iou, boxes_from_maps, checked_maps
+from pylon_zoo.metrics.otsu import otsu_masks
 
-__all__ = ["BoxAccuracy", "MapOverlap", "PixelPrecision", "PointLocalization"]
+__all__ = ["BoxAccuracy", "MapOverlap", "MaskOverlap", "PixelPrecision", "PointLocalization"]
 
 
 class _Pairs:
@@ -268,6 +269,55 @@ class MapOverlap(_Pairs):
             }
             for which, kind in enumerate(self.KINDS)
         }
+
+
+class MaskOverlap(_Pairs):
+    """How well does the bright part of a map fit the mask of the finding? The mean IoU.
+
+    Bright is what exceeds Otsu's threshold of the map's own values (:func:`otsu_masks`), as in
+    Saporta et al., Nature Machine Intelligence 2022; a map that is equal everywhere has no bright
+    part and an IoU of 0. (Their hit rate is :class:`PointLocalization` on masks.)
+    """
+
+    def __init__(self, class_names: Sequence[str]) -> None:
+        """Start empty; K class names."""
+        super().__init__(class_names)
+        self._overlaps: list[Floats] = []
+        self._chance: list[Floats] = []
+
+    def update(self, maps: Tensor, masks: Tensor, *, group: str = "") -> None:
+        """Add one image.
+
+        Args:
+            maps: (K, H, W), not negative, in pixels of the image; the paper's is as large as the
+                radiograph was stored.
+            masks: (K, H, W) of bool, true on the finding; a class whose mask is empty has none.
+            group: what is resampled as one; the empty string makes each image its own group.
+
+        Raises:
+            InvalidInputError: a shape does not fit, or a value is NaN, infinite or negative.
+        """
+        if maps.shape != masks.shape or maps.ndim != 3 or len(maps) != len(self.class_names):
+            raise InvalidInputError(
+                f"Expected maps and masks ({len(self.class_names)}, H, W); got "
+                f"{tuple(maps.shape)} and {tuple(masks.shape)}."
+            )
+        bright, truth = otsu_masks(maps.double().numpy()), masks.bool().numpy()
+        shared = (bright & truth).sum(axis=(1, 2), dtype=np.float64)
+        either = (bright | truth).sum(axis=(1, 2), dtype=np.float64)
+        known = truth.any(axis=(1, 2))
+        self._overlaps.append(np.where(known, shared / np.maximum(either, 1), np.nan))
+        self._chance.append(np.where(known, truth.mean(axis=(1, 2)), np.nan))
+        self._add_group(group)
+
+    def compute(self, *, replicates: int = 1000, seed: int = 0) -> dict[str, Any]:
+        """Mean IoU so far: a table as of :meth:`PointLocalization.compute`.
+
+        ``macro`` is the mean over classes of each one's mean IoU; chance is the mean IoU of
+        calling all of the image bright.
+        """
+        overlaps, chance = self._stack(self._overlaps), self._stack(self._chance)
+        return self._rates(overlaps, chance, replicates, seed)
 
 
 class BoxAccuracy(_Pairs):

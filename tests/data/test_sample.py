@@ -87,3 +87,24 @@ def test_a_resized_mask_takes_the_pixel_under_each_centre(old: int, new: int, se
         centre = Fraction(2 * row + 1, 2) * old / new
         assert torch.equal(resized[:, row], mask[:, int(centre)])
     assert torch.equal(resize_masks(mask, old, 7), mask)
+
+
+def test_masks_of_a_class_are_united() -> None:
+    masks = torch.zeros(3, 4, 5, dtype=torch.bool)
+    masks[0, 0], masks[1, :, 1], masks[2, 3] = True, True, True
+    sample = Sample(
+        image=torch.zeros(1, 4, 5),
+        labels=torch.ones(3),
+        masks=masks,
+        mask_classes=torch.tensor([2, 0, 2]),
+    )
+    united = sample.class_masks()
+    assert united.sum(dim=(1, 2)).tolist() == [4, 0, 10]
+    assert torch.equal(united[2], masks[0] | masks[2])
+    assert (
+        not dataclasses.replace(
+            sample, masks=masks[:0], mask_classes=torch.tensor([], dtype=torch.int64)
+        )
+        .class_masks()
+        .any()
+    )
