@@ -53,8 +53,10 @@ def write(root: Path, *, layout: str = "physionet", scale: int = 0) -> Path:
     (root / "annotations").mkdir(parents=True)
     for split, images in (("train", TRAIN), ("test", TEST)):
         (root / split).mkdir()
-        for index, (image, readers) in enumerate(images.items()):
-            pixels = np.random.default_rng(index).integers(0, 900, (HEIGHT, WIDTH), dtype=np.uint16)
+        for image, readers in images.items():
+            pixels = np.random.default_rng(int(image, 16)).integers(
+                0, 900, (HEIGHT, WIDTH), dtype=np.uint16
+            )
             for _, box in (finding for reading in readers.values() for finding in reading):
                 if box is not None:
                     pixels[box[1] : box[3], box[0] : box[2]] = 4000

@@ -88,6 +88,11 @@ class CheXlocalize(FileDataset):
         if masks:
             raise DatasetError(f"{table} has no row for {next(iter(masks))}, which has masks.")
 
+    @staticmethod
+    def has_training_images(root: str | os.PathLike[str]) -> bool:
+        """Whether CheXpert's training images were put beside those with masks."""
+        return (Path(root) / "CheXpert" / "train.csv").is_file()
+
     def _record(
         self,
         row: dict[str, str],

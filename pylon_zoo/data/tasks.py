@@ -281,10 +281,15 @@ class CheXlocalizeTask(FilesTask):
 
     name = "chexlocalize"
     class_names = CheXlocalize.CLASS_NAMES
-    splits = ("val", "test")
+    splits: tuple[str, ...] = CheXlocalize.SPLITS
     preprocessing = Preprocessing.default(1)
     url = CheXlocalize.download_page
     license = CheXlocalize.license
+
+    def __init__(self, root: str | None = None, seed: int = 0) -> None:
+        super().__init__(root, seed)
+        if not CheXlocalize.has_training_images(self.folder):
+            self.splits = tuple(split for split in self.splits if split != "train")
 
     def dataset(self, split: str) -> FileDataset:
         """A split of CheXpert."""

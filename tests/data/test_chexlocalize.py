@@ -83,7 +83,9 @@ def test_what_is_missing_is_named(root: Path, tmp_path: Path) -> None:
         CheXlocalize(root, "valid")
     with pytest.raises(DatasetError, match="--root DIR"):
         open_task("chexlocalize")
+    assert "train" in open_task("chexlocalize", str(root)).splits
     (root / "CheXpert" / "train.csv").unlink()
+    assert "train" not in open_task("chexlocalize", str(root)).splits
     with pytest.raises(DatasetError, match=r"train\.csv.*a release of their own"):
         open_task("chexlocalize", str(root)).training()
 

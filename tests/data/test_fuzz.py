@@ -1,15 +1,19 @@
 """Mutated files: read, or refused by an error of this package; nothing else."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
+import fake_chexlocalize
 import fake_dicom
+import fake_vindr_cxr
+import fake_voc2012
 import numpy as np
 import pytest
 from PIL import Image
 from pydicom.uid import RLELossless
 
-from pylon_zoo.data import read_image
+from pylon_zoo.data import VOC2012, CheXlocalize, FileDataset, VinDrCXR, read_image
 from pylon_zoo.errors import PylonZooError
 
 
@@ -88,4 +92,53 @@ def read_mutations(folder: Path, count: int) -> tuple[int, int]:
 def test_only_typed_errors(tmp_path: Path, count: int) -> None:
     read, refused = read_mutations(tmp_path, count)
     assert read > count / 20
+    assert refused > count / 5
+
+
+#: Writes a fake, opens it, and a file of it that says what is where.
+ANNOTATED: dict[str, tuple[Callable[[Path], Path], Callable[[Path], FileDataset], str]] = {
+    "voc xml": (fake_voc2012.write, lambda r: VOC2012(r, "val"), "Annotations/2008_000001.xml"),
+    "voc mask": (
+        fake_voc2012.write,
+        lambda r: VOC2012(r, "val"),
+        "SegmentationClass/2008_000001.png",
+    ),
+    "masks": (
+        fake_chexlocalize.write,
+        lambda r: CheXlocalize(r, "val"),
+        "CheXlocalize/gt_segmentations_val.json",
+    ),
+    "labels": (
+        fake_chexlocalize.write,
+        lambda r: CheXlocalize(r, "val"),
+        "CheXpert/val_labels.csv",
+    ),
+    "readers": (
+        fake_vindr_cxr.write,
+        lambda r: VinDrCXR(r, "test"),
+        "annotations/image_labels_test.csv",
+    ),
+    "boxes": (
+        fake_vindr_cxr.write,
+        lambda r: VinDrCXR(r, "test"),
+        "annotations/annotations_test.csv",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow warns of damaged metadata
+@pytest.mark.parametrize("count", [40, pytest.param(400, marks=pytest.mark.full)])
+@pytest.mark.parametrize("kind", ANNOTATED)
+def test_only_typed_errors_of_annotations(tmp_path: Path, kind: str, count: int) -> None:
+    write, dataset, file = ANNOTATED[kind]
+    path = write(tmp_path / "data") / file
+    original, rng = path.read_bytes(), np.random.default_rng(0)
+    refused = 0
+    for _ in range(count):
+        path.write_bytes(mutate(original, rng))
+        try:
+            for sample in dataset(tmp_path / "data"):
+                assert sample.masks.shape[1:] == sample.image.shape[1:]
+        except PylonZooError:
+            refused += 1
     assert refused > count / 5
