@@ -113,6 +113,9 @@ class VinDrCXR(FileDataset):
         self._folder = "test" if split == "test" else "train"
         train, val, _ = parts[train_percent]
         labels, boxes = self._physionet() if self.is_physionet(root) else self._kaggle()
+        strays = sorted(boxes.keys() - labels.keys())
+        if strays:
+            raise DatasetError(f"{root}: {strays[0]} has boxes, but no row of labels. {remedy}")
         images, sizes = self._images(), self._sizes()
         unknown = []
         for image, own in labels.items():

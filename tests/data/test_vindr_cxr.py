@@ -141,6 +141,7 @@ def test_what_is_missing_is_named(root: Path, tmp_path: Path) -> None:
         ("annotations_train.csv", "16.5", "nan", r"row 2: a box has an area"),
         ("annotations_train.csv", "16.5", "", r"row 2: a box is four numbers"),
         ("annotations_train.csv", "x_min", "left", "no column 'x_min'"),
+        ("annotations_train.csv", name(0), "other", "other has boxes, but no row of labels"),
         ("image_labels_train.csv", "R8,0", "R8,2", r"row 2: 'Aortic enlargement' is '2'"),
         ("image_labels_train.csv", "ILD", "IPD", "no column 'ILD'"),
     ],
@@ -148,8 +149,9 @@ def test_what_is_missing_is_named(root: Path, tmp_path: Path) -> None:
 def test_damaged_tables_are_named(root: Path, file: str, old: str, new: str, match: str) -> None:
     path = root / "annotations" / file
     path.write_text(path.read_text().replace(old, new, 1))
-    with pytest.raises(DatasetError, match=f"{file}.*{match}"):
+    with pytest.raises(DatasetError, match=match) as raised:
         VinDrCXR(root)
+    assert file in str(raised.value) or "no row of labels" in match
 
 
 def test_a_table_of_sizes_that_makes_no_sense_is_named(tmp_path: Path) -> None:
