@@ -1,4 +1,4 @@
-"""Images, labels and boxes; never sees a model."""
+"""Images, labels, boxes and masks; never sees a model."""
 
 from pylon_zoo.data.bccd import BCCD
 from pylon_zoo.data.cached import Cached

@@ -113,9 +113,6 @@ class VinDrCXR(FileDataset):
         self._folder = "test" if split == "test" else "train"
         train, val, _ = parts[train_percent]
         labels, boxes = self._physionet() if self.is_physionet(root) else self._kaggle()
-        strays = sorted(boxes.keys() - labels.keys())
-        if strays:
-            raise DatasetError(f"{root}: {strays[0]} has boxes, but no row of labels. {remedy}")
         images, sizes = self._images(), self._sizes()
         unknown = []
         for image, own in labels.items():
@@ -162,7 +159,12 @@ class VinDrCXR(FileDataset):
                     k = self._class(name, table)
                     # One reader's yes outweighs another's silence, and that another's no.
                     own[k] = 1.0 if 1.0 in (own[k], label) else own[k] + label
-        return labels, self._annotations(folder / f"annotations_{self._folder}.csv")[1]
+        table = folder / f"annotations_{self._folder}.csv"
+        _, boxes = self._annotations(table)
+        strays = sorted(boxes.keys() - labels.keys())
+        if strays:
+            raise DatasetError(f"{table}: {strays[0]} has boxes, but no row of labels.")
+        return labels, boxes
 
     def _kaggle(self) -> tuple[dict[str, list[float]], dict[str, list[Box]]]:
         if self.split == "test":

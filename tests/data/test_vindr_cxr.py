@@ -149,9 +149,8 @@ def test_what_is_missing_is_named(root: Path, tmp_path: Path) -> None:
 def test_damaged_tables_are_named(root: Path, file: str, old: str, new: str, match: str) -> None:
     path = root / "annotations" / file
     path.write_text(path.read_text().replace(old, new, 1))
-    with pytest.raises(DatasetError, match=match) as raised:
+    with pytest.raises(DatasetError, match=f"{file}.*{match}"):
         VinDrCXR(root)
-    assert file in str(raised.value) or "no row of labels" in match
 
 
 def test_a_table_of_sizes_that_makes_no_sense_is_named(tmp_path: Path) -> None:
