@@ -195,3 +195,49 @@ def publish(
         for path, size in sizes.items():
             typer.echo(f"  {path} ({size:,} bytes)")
         typer.echo(f"\nREADME.md:\n\n{publication.card}")
+
+
+@app.command()
+def reproduce(
+    name: Annotated[str, typer.Argument(help="A checkpoint of the manifest.")],
+    *,
+    root: Annotated[str | None, typer.Option(help="The dataset's folder.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the run; runs/NAME if not given.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a checkpoint again by its recipe and compare it with what was published.
+
+    Exits with 1 if a metric lies outside its published interval.
+    """
+    from pylon_zoo.reproduction import reproduce as run
+
+    result = run(name, output or Path("runs") / name, root=root, progress=not as_json)
+    rows = [
+        {
+            "metric": comparison.published.name,
+            "split": comparison.published.split,
+            "published": comparison.published.value,
+            "interval": comparison.published.interval,
+            "again": comparison.value,
+            "difference": round(comparison.difference, 4),
+            "inside": comparison.inside,
+        }
+        for comparison in result.comparisons
+    ]
+    if as_json:
+        _print_json({"name": name, "identical": result.identical, "metrics": rows})
+    else:
+        table = Table("metric", "published", "again", "difference", "")
+        for row in rows:
+            low, high = row["interval"]
+            published = f"{row['published']:.3f} [{low:.2f}, {high:.2f}]"
+            again, difference = f"{row['again']:.3f}", f"{row['difference']:+.3f}"
+            verdict = "inside" if row["inside"] else "[bold red]OUTSIDE[/bold red]"
+            table.add_row(row["metric"], published, again, difference, verdict)
+        Console().print(table)
+        same = "are the published ones, bit for bit" if result.identical else "differ"
+        typer.echo(f"The weights {same}. They are in {result.folder}.")
+    if not result.succeeded:
+        raise typer.Exit(1)
