@@ -24,6 +24,7 @@ from pylon_zoo.reproduction import metrics_of
 from pylon_zoo.training.evaluation import evaluate, format_estimate, summary_rows
 from pylon_zoo.weights.manifest import DataRecord, Record, add_entry
 
+
 def splits_of(task: Task, seed: int) -> dict[str, str]:
     """What identifies the images of each split."""
     if task.name == "phantom":

@@ -34,6 +34,7 @@ def run_matrix() -> dict[str, dict[str, Cell]]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-m", "full", "-q", f"--junit-xml={report}"]
+        command += ["-o", "junit_family=legacy"]
         subprocess.run([*command, MATRIX, *sys.argv[1:]], cwd=ROOT, check=False)
         tests = ElementTree.parse(report).iter("testcase")
         matrix: dict[str, dict[str, Cell]] = defaultdict(dict)

@@ -21,7 +21,6 @@ import argparse
 import csv
 import fcntl
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -68,11 +67,13 @@ class SmallTileBCCD(BCCDTask):
     preprocessing = replace(BCCDTask.preprocessing, input_size=(3, 192, 192))
 
     def training(self) -> LocalizationDataset:
+        """Random tiles of the fit split."""
         images = Cached(BCCD(self.folder, "fit"))
         length = self.TILES_PER_EPOCH
         return Tiles(images, self.TILE, positions="random", length=length, seed=self.seed)
 
     def classification(self, split: str) -> LocalizationDataset:
+        """A fixed grid of tiles."""
         return Tiles(Cached(BCCD(self.folder, split)), self.TILE)
 
 
@@ -84,6 +85,7 @@ class SmallTilePhantoms(PhantomTask):
     TILES_PER_EPOCH = 2048
 
     def selection(self) -> LocalizationDataset:
+        """200 images of the val split."""
         return Cached(Phantom("val", length=200))
 
 
@@ -184,7 +186,7 @@ def add_row(profile: str, dataset: str, row: dict[str, Any]) -> None:
             writer = csv.DictWriter(stream, fieldnames=list(row), lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(temporary, file)
+        temporary.replace(file)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def published_config(entry: Entry, root: str | None = None) -> TrainingConfig:
         ReproductionError: the command is no ``pylon-zoo train RECIPE``, or needs ``root``.
     """
     words = shlex.split(entry.command)
-    settings = [after for word, after in zip(words, words[1:], strict=False) if word == "--set"]
+    settings = [after for word, after in pairwise(words) if word == "--set"]
     if words[:3] != ["pylon-zoo", "train", entry.recipe] or len(words) != 3 + 2 * len(settings):
         raise ReproductionError(
             f"{entry.name} was not made by `pylon-zoo train {entry.recipe} --set ...` but by "

@@ -203,7 +203,8 @@ def reproduce(
     *,
     root: Annotated[str | None, typer.Option(help="The dataset's folder.")] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder of the run; runs/NAME if not given.")
+        Path | None,
+        typer.Option("--output", "-o", help="Folder of the run; runs/NAME if not given."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -214,28 +215,28 @@ def reproduce(
     from pylon_zoo.reproduction import reproduce as run
 
     result = run(name, output or Path("runs") / name, root=root, progress=not as_json)
-    rows = [
-        {
-            "metric": comparison.published.name,
-            "split": comparison.published.split,
-            "published": comparison.published.value,
-            "interval": comparison.published.interval,
-            "again": comparison.value,
-            "difference": round(comparison.difference, 4),
-            "inside": comparison.inside,
-        }
-        for comparison in result.comparisons
-    ]
     if as_json:
+        rows = [
+            encode(comparison.published)
+            | {
+                "again": comparison.value,
+                "difference": round(comparison.difference, 4),
+                "inside": comparison.inside,
+            }
+            for comparison in result.comparisons
+        ]
         _print_json({"name": name, "identical": result.identical, "metrics": rows})
     else:
         table = Table("metric", "published", "again", "difference", "")
-        for row in rows:
-            low, high = row["interval"]
-            published = f"{row['published']:.3f} [{low:.2f}, {high:.2f}]"
-            again, difference = f"{row['again']:.3f}", f"{row['difference']:+.3f}"
-            verdict = "inside" if row["inside"] else "[bold red]OUTSIDE[/bold red]"
-            table.add_row(row["metric"], published, again, difference, verdict)
+        for comparison in result.comparisons:
+            metric = comparison.published
+            table.add_row(
+                metric.name,
+                f"{metric.value:.3f} [{metric.interval[0]:.2f}, {metric.interval[1]:.2f}]",
+                f"{comparison.value:.3f}",
+                f"{comparison.difference:+.3f}",
+                "inside" if comparison.inside else "[bold red]OUTSIDE[/bold red]",
+            )
         Console().print(table)
         same = "are the published ones, bit for bit" if result.identical else "differ"
         typer.echo(f"The weights {same}. They are in {result.folder}.")
