@@ -14,21 +14,15 @@ import argparse
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 
 import pylon_zoo
 from pylon_zoo.data import BCCD, TASKS, Task, open_task
 from pylon_zoo.recipes import load_recipe
+from pylon_zoo.reproduction import metrics_of
 from pylon_zoo.training.evaluation import evaluate, format_estimate, summary_rows
-from pylon_zoo.weights.manifest import DataRecord, Metric, Record, add_entry
-
-NAMES = {
-    "AUROC": "auroc",
-    "point localization (corners_false)": "point_localization_corners_false",
-    "point localization (receptive_field)": "point_localization_receptive_field",
-}
+from pylon_zoo.weights.manifest import DataRecord, Record, add_entry
 
 
 def splits_of(task: Task, seed: int) -> dict[str, str]:
@@ -45,28 +39,6 @@ def splits_of(task: Task, seed: int) -> dict[str, str]:
         digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
         splits[split] = f"{len(names)} images, sha256 of the sorted names {digest}"
     return splits
-
-
-def metrics_of(report: dict[str, Any], command: str) -> tuple[Metric, ...]:
-    """Every number of a report that has an interval."""
-    return tuple(
-        Metric(
-            name=f"{NAMES[metric]}_{name}",
-            value=round(estimate["value"], 4),
-            interval=(
-                min(round(estimate["low"], 4), round(estimate["value"], 4)),
-                max(round(estimate["high"], 4), round(estimate["value"], 4)),
-            ),
-            level=0.95,
-            chance=round(estimate["chance"], 4),
-            support=estimate["support"],
-            dataset=report["dataset"],
-            split=report["split"],
-            command=command,
-        )
-        for metric, name, estimate in summary_rows(report)
-        if estimate["value"] is not None and estimate["low"] is not None
-    )
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pylon_zoo.heatmaps import find_peaks, get_cam
     from pylon_zoo.preprocessing import create_transform
     from pylon_zoo.registry import create_model, list_encoders, list_models
-    from pylon_zoo.weights import load_pretrained, save_pretrained
+    from pylon_zoo.weights import load_pretrained, load_upstream, save_pretrained
 
 _HOME = {
     "LocalizationModel": "architectures",
@@ -36,6 +36,7 @@ _HOME = {
     "list_encoders": "registry",
     "list_models": "registry",
     "load_pretrained": "weights",
+    "load_upstream": "weights",
     "read_image": "data",
     "save_pretrained": "weights",
 }
@@ -53,6 +54,7 @@ __all__ = [
     "list_encoders",
     "list_models",
     "load_pretrained",
+    "load_upstream",
     "read_image",
     "save_pretrained",
 ]

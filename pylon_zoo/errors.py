@@ -113,6 +113,10 @@ class TrainingStopped(TrainingError):  # noqa: N818 - nothing went wrong
     """A signal ended a training run after it had saved its state; it can go on."""
 
 
+class ReproductionError(PylonZooError, RuntimeError):
+    """A checkpoint's recipe cannot be repeated as it stands."""
+
+
 class ExportError(PylonZooError, RuntimeError):
     """A model cannot be written for another runtime, or would compute something else there."""
 

@@ -30,6 +30,7 @@ def test_size_limits_of_known_families() -> None:
     assert encoders["hiera_tiny_224"]["img_size"] == [224, 224]
     assert encoders["maxvit_rmlp_pico_rw_256"]["multiple"] == 256
     assert encoders["dla34"]["multiple"] == 32
+    assert encoders["mvitv2_tiny"]["img_size"] == [224, 224]
 
 
 def test_similar_encoders_are_of_the_family_and_the_size() -> None:

@@ -35,6 +35,7 @@ LAYERS = [
     {"heatmaps", "weights"},
     {"prediction", "export", "training"},
     {"recipes", "bulk"},
+    {"reproduction"},
     {"cli"},
 ]
 

@@ -102,15 +102,17 @@ class Encoder(nn.Module):
             raise _no_pyramid(name, describe(name, self.model))
         if max(self.channels) > output_stride:
             raise _no_dilation(name, output_stride, describe(name, self.model))
-        if record is None or img_size is not None:
-            # Newer than the survey, or built for another size: try, without data, on a copy.
-            trial = copy.deepcopy(self.model).to("meta")
-            record = size_limits(trial, in_chans, options.get("img_size"))
-            if record is None:
-                raise InvalidOptionError(
-                    f"Encoder {name!r} does not work with img_size={img_size}. Take sides that are "
-                    f"multiples of 32, or of its default size."
-                )
+        if record is None:  # newer than the survey
+            record = size_limits(self.model, in_chans, options.get("img_size"))
+        elif "img_size" in options and record.keys() & {"img_size", "multiple"}:
+            trial = copy.deepcopy(self.model).to("meta").eval()
+            fits = takes_size(trial, in_chans, *options["img_size"])
+            record = {"img_size": options["img_size"]} if fits else None
+        if record is None:
+            raise InvalidOptionError(
+                f"Encoder {name!r} does not work with img_size={img_size}. Take sides that are "
+                f"multiples of 32, or of its default size."
+            )
         self.multiple: int = record.get("multiple", 1)
         self.img_size: tuple[int, int] | None = (
             tuple(record["img_size"]) if "img_size" in record else None
@@ -163,13 +165,15 @@ def feature_pyramid(model: Any, images: Tensor) -> dict[int, Tensor]:
 
 
 def takes_size(model: Any, in_chans: int, height: int, width: int) -> bool:
-    """Whether a timm feature extractor on the meta device takes images of this size.
+    """Whether a timm feature extractor, in eval mode, takes images of this size.
 
-    Its features must also lie on the grid of their strides: H/s x W/s cells, give or take one.
+    Its features must also lie on the grid of their strides: H/s x W/s cells, give or take one. On
+    the meta device nothing is computed, but an index out of range does not show there either.
     """
     try:
         with torch.no_grad():
-            images = torch.empty(1, in_chans, height, width, device="meta")
+            device = next(model.parameters()).device
+            images = torch.zeros(1, in_chans, height, width, device=device)
             features = feature_pyramid(model, images)
     except (AssertionError, IndexError, RuntimeError, TypeError, ValueError):
         return False
@@ -185,10 +189,11 @@ def takes_size(model: Any, in_chans: int, height: int, width: int) -> bool:
 def size_limits(
     model: Any, in_chans: int, img_size: tuple[int, int] | None = None
 ) -> dict[str, Any] | None:
-    """What sizes of image a timm feature extractor on the meta device takes, found by trying.
+    """What sizes of image a timm feature extractor takes, found by trying.
 
     Args:
-        model: the feature extractor.
+        model: the feature extractor; if it is on the meta device, tables of positions that are too
+            small for an image stay unnoticed.
         in_chans: channels of an image.
         img_size: (H, W) that it was built for; None means its default.
 
@@ -197,17 +202,27 @@ def size_limits(
         if it takes no size that was tried.
     """
     default = img_size or tuple(model.pretrained_cfg["input_size"][1:])
+    trial = copy.deepcopy(model).to("meta").eval()
 
     def takes(*sizes: tuple[int, int]) -> bool:
-        return all(takes_size(model, in_chans, *size) for size in sizes)
+        return all(takes_size(trial, in_chans, *size) for size in sizes)
 
-    if takes((64, 64), (97, 65), (225, 310)):
-        return {}
-    for m in (32, 64, 128, 256, *default[:1]):
-        least = max(m, MIN_SIZE)
-        if takes((least, least), (least + m, least), (3 * m, 5 * m)):
-            return {"multiple": m}
-    return {"img_size": default} if takes(default) else None
+    limits = {}
+    if not takes((64, 64), (97, 65), (225, 310)):
+        for m in (32, 64, 128, 256, *default[:1]):
+            least = max(m, MIN_SIZE)
+            if takes((least, least), (least + m, least), (3 * m, 5 * m)):
+                limits = {"multiple": m}
+                break
+        else:
+            return {"img_size": default} if takes(default) else None
+    # With values, at a size beyond the default: this shows tables that are too small.
+    m = limits.get("multiple", 1)
+    beyond = [(side * 5 // 4 // m + 1) * m for side in default]
+    training = model.training
+    fits = takes_size(model.eval(), in_chans, *beyond)
+    model.train(training)
+    return limits if fits else {"img_size": default}
 
 
 def describe(name: str, model: Any) -> dict[str, Any]:

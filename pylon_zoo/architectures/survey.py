@@ -2,14 +2,14 @@
 
     python -m pylon_zoo.architectures.survey
 
-Models are built on the meta device: nothing is computed and nothing downloaded. The file it writes
-is what :mod:`pylon_zoo.encoders` reads; run it again when timm has new models.
+Nothing is downloaded, and nearly nothing computed: models are built on the meta device, but for the
+smallest of each family. The file it writes is what :mod:`pylon_zoo.encoders` reads; run it again
+when timm has new models.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 import warnings
 from typing import Any
 
@@ -19,15 +19,20 @@ import torch
 from pylon_zoo.architectures.encoder import STRIDES, describe, size_limits, takes_size
 from pylon_zoo.encoders import SURVEY_PATH
 
-__all__ = ["examine", "main"]
+__all__ = ["examine", "examine_all", "main"]
 
 #: Channels of the images that are tried; radiographs have one.
 IN_CHANS = 1
 
 
-def examine(name: str) -> dict[str, Any]:
-    """The record of one timm model; without ``dilates`` it cannot serve as an encoder."""
-    model = _build(name)
+def examine(name: str, device: str = "meta") -> dict[str, Any]:
+    """The record of one timm model; without ``dilates`` it cannot serve as an encoder.
+
+    Args:
+        name: a timm model.
+        device: on ``"cpu"`` a model is also run with values, which shows more and takes longer.
+    """
+    model = _build(name, device)
     record = describe(name, model)
     if not set(STRIDES) <= set(record["strides"]):
         return record
@@ -41,8 +46,26 @@ def examine(name: str) -> dict[str, Any]:
     return record
 
 
-def _build(name: str, **options: Any) -> Any:
-    with torch.device("meta"):
+def examine_all(names: list[str]) -> dict[str, dict[str, Any]]:
+    """The records of many models: on the meta device, but for families that need values.
+
+    The smallest encoder of each family is examined on the CPU too; where that tells more, the whole
+    family is.
+    """
+    records = {name: examine(name) for name in names}
+    families: dict[str, list[str]] = {}
+    for name, record in records.items():
+        if "dilates" in record:
+            families.setdefault(record["family"], []).append(name)
+    for members in families.values():
+        smallest = min(members, key=lambda name: records[name]["params"])
+        if examine(smallest, "cpu") != records[smallest]:
+            records |= {name: examine(name, "cpu") for name in members}
+    return records
+
+
+def _build(name: str, device: str = "meta", **options: Any) -> Any:
+    with torch.device(device):
         model = timm.create_model(name, features_only=True, in_chans=IN_CHANS, **options)
     return model.eval()
 
@@ -65,12 +88,9 @@ def _adjusts(name: str, size: tuple[int, int]) -> bool:
 
 def main() -> None:
     """Survey all models and write :data:`pylon_zoo.encoders.SURVEY_PATH`."""
-    records = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # timm's, about models that it is to rename
-        for name in timm.list_models():
-            records[name] = examine(name)
-            print(name, records[name], file=sys.stderr)
+        records = examine_all(timm.list_models())
     lines = {
         part: ",\n".join(
             f"{json.dumps(name)}: {json.dumps(record)}"

@@ -195,3 +195,50 @@ def publish(
         for path, size in sizes.items():
             typer.echo(f"  {path} ({size:,} bytes)")
         typer.echo(f"\nREADME.md:\n\n{publication.card}")
+
+
+@app.command()
+def reproduce(
+    name: Annotated[str, typer.Argument(help="A checkpoint of the manifest.")],
+    *,
+    root: Annotated[str | None, typer.Option(help="The dataset's folder.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder of the run; runs/NAME if not given."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a checkpoint again by its recipe and compare it with what was published.
+
+    Exits with 1 if a metric lies outside its published interval.
+    """
+    from pylon_zoo.reproduction import reproduce as run
+
+    result = run(name, output or Path("runs") / name, root=root, progress=not as_json)
+    if as_json:
+        rows = [
+            encode(comparison.published)
+            | {
+                "again": comparison.value,
+                "difference": round(comparison.difference, 4),
+                "inside": comparison.inside,
+            }
+            for comparison in result.comparisons
+        ]
+        _print_json({"name": name, "identical": result.identical, "metrics": rows})
+    else:
+        table = Table("metric", "published", "again", "difference", "")
+        for comparison in result.comparisons:
+            metric = comparison.published
+            table.add_row(
+                metric.name,
+                f"{metric.value:.3f} [{metric.interval[0]:.2f}, {metric.interval[1]:.2f}]",
+                f"{comparison.value:.3f}",
+                f"{comparison.difference:+.3f}",
+                "inside" if comparison.inside else "[bold red]OUTSIDE[/bold red]",
+            )
+        Console().print(table)
+        same = "are the published ones, bit for bit" if result.identical else "differ"
+        typer.echo(f"The weights {same}. They are in {result.folder}.")
+    if not result.succeeded:
+        raise typer.Exit(1)

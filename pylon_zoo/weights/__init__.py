@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     )
     from pylon_zoo.weights.publishing import from_pretrained, publish, push_to_hub
     from pylon_zoo.weights.save import save_pretrained
+    from pylon_zoo.weights.upstream import load_upstream
 
 _HOME = {
     "DataRecord": "manifest",
@@ -34,6 +35,7 @@ _HOME = {
     "from_pretrained": "publishing",
     "load_manifest": "manifest",
     "load_pretrained": "load",
+    "load_upstream": "upstream",
     "publish": "publishing",
     "push_to_hub": "publishing",
     "save_pretrained": "save",
@@ -52,6 +54,7 @@ __all__ = [
     "from_pretrained",
     "load_manifest",
     "load_pretrained",
+    "load_upstream",
     "publish",
     "push_to_hub",
     "save_pretrained",

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import timm
 import torch
 
 from pylon_zoo.architectures import Encoder
@@ -52,6 +53,28 @@ def test_output_stride_dilates_the_last_stage() -> None:
     assert features[16].shape == (1, 512, 4, 4)
     assert encoder.channels[16] == 512
     assert 32 not in features
+
+
+@pytest.mark.parametrize("in_chans", [1, 3, 4])
+def test_pretrained_weights_are_adapted_to_the_channels(
+    in_chans: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rgb = timm.create_model("resnet10t", in_chans=3).state_dict()
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", lambda *a, **k: rgb)
+    weights = Encoder("resnet10t", in_chans=in_chans, pretrained=True).model.state_dict()
+    filters, stem = rgb.pop("conv1.0.weight"), weights.pop("conv1.0.weight")
+    assert stem.shape[1] == in_chans
+    if in_chans == 1:
+        torch.testing.assert_close(stem, filters.sum(dim=1, keepdim=True))
+    # Gray, copied into every channel, is seen as before.
+    torch.testing.assert_close(stem.sum(dim=1), filters.sum(dim=1))
+    assert weights
+    assert all(torch.equal(tensor, rgb[key]) for key, tensor in weights.items())
+
+
+def test_unknown_pretrained_tag() -> None:
+    with pytest.raises(InvalidOptionError, match="Invalid pretrained tag"):
+        Encoder("resnet10t", pretrained="no_such_tag")
 
 
 def test_unknown_encoder() -> None:

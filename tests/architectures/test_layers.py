@@ -1,10 +1,17 @@
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pylon_zoo.architectures.layers import ConvBNReLU, init_decoder, init_head, resize_like
+from pylon_zoo.architectures.layers import (
+    ConvBNReLU,
+    SameConv2d,
+    init_decoder,
+    init_head,
+    resize_like,
+)
 
 
 def test_conv_bn_relu() -> None:
@@ -40,3 +47,33 @@ def test_initialization() -> None:
     bound = (6 / (128 + 14)) ** 0.5
     assert bound * 0.95 < head.weight.abs().max() <= bound
     assert torch.equal(head.bias, torch.zeros(14))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (2, 5), (3, 9), (7, 7)])
+@pytest.mark.parametrize("kernel_size", [1, 3, 7])
+def test_small_inputs_meet_the_middle_of_the_kernel(
+    kernel_size: int, size: tuple[int, int]
+) -> None:
+    torch.manual_seed(0)
+    layer = SameConv2d(5, 2, kernel_size).double()
+    features = torch.randn(3, 5, *size, dtype=torch.float64)
+    expected = F.conv2d(features, layer.weight, layer.bias, padding=kernel_size // 2)
+    torch.testing.assert_close(layer(features), expected)
+    (gradient,) = torch.autograd.grad(layer(features).square().sum(), layer.weight)
+    (reference,) = torch.autograd.grad(expected.square().sum(), layer.weight)
+    torch.testing.assert_close(gradient, reference)
+    torch.testing.assert_close(layer.eval()(features), expected)
+
+
+def test_weights_beyond_a_small_input_have_no_gradient_in_bfloat16() -> None:
+    """Where torch's own convolution leaves uninitialized memory."""
+    torch.manual_seed(0)
+    layer = SameConv2d(64, 1, 7)
+    features = torch.randn(4, 64, 2, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        layer(features).float().sum().backward()
+    assert layer.weight.grad is not None
+    gradient = layer.weight.grad.clone()
+    assert gradient[:, :, 2:5, 2:5].abs().min() > 0
+    gradient[:, :, 2:5, 2:5] = 0
+    assert (gradient == 0).all()

@@ -27,6 +27,15 @@ def test_encoder_off_the_grid_is_refused() -> None:
     assert "dilates" not in record
 
 
+def test_too_small_tables_of_positions_need_values_to_be_seen() -> None:
+    """MViTv2 indexes tables of relative positions; the meta device does not check the index."""
+    assert "img_size" not in examine("mvitv2_tiny")
+    assert examine("mvitv2_tiny", "cpu")["img_size"] == (224, 224)
+    records = survey.examine_all(["mvitv2_tiny", "mvitv2_small", "test_resnet"])
+    assert records["mvitv2_small"]["img_size"] == (224, 224)
+    assert "img_size" not in records["test_resnet"]
+
+
 def test_command_writes_the_file_that_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

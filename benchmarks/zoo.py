@@ -1,0 +1,267 @@
+"""Every architecture of the paper on every dataset at hand: the zoo's benchmark.
+
+    python benchmarks/zoo.py train bccd --root DIR            # what is not in the results yet
+    python benchmarks/zoo.py train phantom
+    python benchmarks/zoo.py train nih14 --root DIR           # after phantom: starts from its runs
+    python benchmarks/zoo.py claims                           # the tables and verdicts
+
+``train`` adds one row per run (variant, dataset, seed) to ``results/zoo_{profile}_{dataset}.csv``;
+a run that has its row is not repeated, and one that was interrupted goes on from its checkpoint,
+so that the grid can be trained piece by piece, by several processes at a time. Every run of a
+dataset has the same budget of images, the same optimizer and the same seeds; a run's best epoch is
+chosen by its loss on the selection data, and the reported split is read once, after that.
+
+Two profiles. ``cpu``: RegNetX-002 from scratch on small tiles, which a laptop trains.
+``gpu``: ResNet-50 from scratch at 256 px.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pylon_zoo import load_pretrained
+from pylon_zoo.data import (
+    BCCD,
+    TASKS,
+    Cached,
+    LocalizationDataset,
+    Phantom,
+    Tiles,
+    open_task,
+)
+from pylon_zoo.data.tasks import BCCDTask, PhantomTask
+from pylon_zoo.training import TrainingConfig, train
+from pylon_zoo.training.evaluation import evaluate, summary_rows
+
+RESULTS = Path(__file__).parent / "results"
+
+#: Variant: architecture and options; the first column of every table, in this order.
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "pylon": ("pylon", {}),
+    "cam max": ("cam", {"pooling": "max"}),
+    "cam avg": ("cam", {"pooling": "avg"}),
+    "li2018": ("li2018", {}),
+    "pan": ("pan", {"global_context": False}),
+    "pan global": ("pan", {"global_context": True}),
+    "fpn batch": ("fpn", {"norm": "batch"}),
+    "fpn group": ("fpn", {"norm": "group"}),
+    "deeplabv3plus": ("deeplabv3plus", {"global_context": False}),
+    "deeplabv3plus global": ("deeplabv3plus", {"global_context": True}),
+    "unet": ("unet", {}),
+}
+
+
+class SmallTileBCCD(BCCDTask):
+    """BCCD, trained and classified on tiles of 192 px."""
+
+    name = "bccd_192"
+    TILE = 192
+    preprocessing = replace(BCCDTask.preprocessing, input_size=(3, 192, 192))
+
+    def training(self) -> LocalizationDataset:
+        """Random tiles of the fit split."""
+        images = Cached(BCCD(self.folder, "fit"))
+        length = self.TILES_PER_EPOCH
+        return Tiles(images, self.TILE, positions="random", length=length, seed=self.seed)
+
+    def classification(self, split: str) -> LocalizationDataset:
+        """A fixed grid of tiles."""
+        return Tiles(Cached(BCCD(self.folder, split)), self.TILE)
+
+
+class SmallTilePhantoms(PhantomTask):
+    """Phantoms of 256 px, trained on tiles of 128 px."""
+
+    name = "phantom_128"
+    TILE = 128
+    TILES_PER_EPOCH = 2048
+
+    def selection(self) -> LocalizationDataset:
+        """200 images of the val split."""
+        return Cached(Phantom("val", length=200))
+
+
+TASKS |= {task.name: task for task in (SmallTileBCCD, SmallTilePhantoms)}
+
+
+@dataclass(frozen=True)
+class Profile:
+    """On what the grid runs, and the budget of each dataset's runs."""
+
+    encoder: str
+    configs: dict[str, dict[str, Any]]
+
+
+#: The split each dataset is reported on; no run is selected by it.
+SPLITS = {"phantom": "test", "bccd": "val", "nih14": "test"}
+
+COMMON = {
+    "batch_size": 16,
+    "optimizer": "adamw",
+    "weight_decay": 0.05,
+    "schedule": "cosine",
+    "ema_decay": 0.99,
+    "clip_norm": 1.0,
+    "precision": "bf16",
+}
+
+PROFILES = {
+    "cpu": Profile(
+        "regnetx_002",
+        {
+            "phantom": {"data": "phantom_128", "epochs": 6, "learning_rate": 2e-3},
+            "bccd": {
+                "data": "bccd_192",
+                "augmentation": "dihedral",
+                "epochs": 6,
+                "learning_rate": 2e-3,
+            },
+            "nih14": {"data": "nih14", "image_size": 192, "epochs": 8, "learning_rate": 1e-3},
+        },
+    ),
+    "gpu": Profile(
+        "resnet50",
+        {
+            "phantom": {"data": "phantom", "epochs": 6, "learning_rate": 1e-3},
+            "bccd": {
+                "data": "bccd",
+                "augmentation": "dihedral",
+                "epochs": 12,
+                "learning_rate": 1e-3,
+            },
+            "nih14": {"data": "nih14", "epochs": 20, "learning_rate": 3e-4},
+        },
+    ),
+}
+
+
+def config_of(profile: str, dataset: str, variant: str, seed: int, runs: Path) -> TrainingConfig:
+    """The run's configuration; radiographs start from the same variant's and seed's phantoms."""
+    architecture, options = VARIANTS[variant]
+    grid = PROFILES[profile]
+    settings = COMMON | grid.configs[dataset]
+    if dataset == "nih14":
+        settings["weights"] = str(folder_of(runs, profile, "phantom", variant, seed))
+    return TrainingConfig(
+        model=f"{architecture}_{grid.encoder}", options=options, seed=seed, **settings
+    )
+
+
+def folder_of(runs: Path, profile: str, dataset: str, variant: str, seed: int) -> Path:
+    """Where a run is kept."""
+    return runs / profile / dataset / f"{variant.replace(' ', '_')}_{seed}"
+
+
+def results_file(profile: str, dataset: str) -> Path:
+    """Where a dataset's rows are."""
+    return RESULTS / f"zoo_{profile}_{dataset}.csv"
+
+
+def read_rows(profile: str, dataset: str) -> list[dict[str, str]]:
+    """The rows that are there."""
+    file = results_file(profile, dataset)
+    if not file.exists():
+        return []
+    with file.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def add_row(profile: str, dataset: str, row: dict[str, Any]) -> None:
+    """Add a run's row, in the order of variants and seeds; safe from several processes."""
+    file = results_file(profile, dataset)
+    with file.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        rows = [*read_rows(profile, dataset), row]
+        rows.sort(key=lambda r: (list(VARIANTS).index(r["variant"]), int(r["seed"])))
+        temporary = file.with_suffix(".tmp")
+        with temporary.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, fieldnames=list(row), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        temporary.replace(file)
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[bool]:
+    """Whether this process has the run to itself."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def train_grid(arguments: argparse.Namespace) -> None:
+    """Train and evaluate every run of one dataset that has no row yet."""
+    profile, dataset, split = arguments.profile, arguments.dataset, SPLITS[arguments.dataset]
+    for seed in arguments.seeds:
+        for variant in arguments.variants:
+            folder = folder_of(arguments.runs, profile, dataset, variant, seed)
+            with claimed(folder) as mine:
+                done = any(
+                    (row["variant"], row["seed"]) == (variant, str(seed))
+                    for row in read_rows(profile, dataset)
+                )
+                if done or not mine:
+                    continue
+                config = config_of(profile, dataset, variant, seed, arguments.runs)
+                config = replace(config, root=arguments.root)
+                train(config, folder, progress=arguments.progress)
+                task = open_task(config.data, config.root)
+                report = evaluate(load_pretrained(folder), task, split)
+                add_row(profile, dataset, row_of(variant, seed, config, folder, report))
+                print(variant, seed, folder, flush=True)
+
+
+def row_of(
+    variant: str, seed: int, config: TrainingConfig, folder: Path, report: dict[str, Any]
+) -> dict[str, Any]:
+    """A run as one row: what it was, and every number with the ends of its interval."""
+    run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    row = {
+        "variant": variant,
+        "seed": seed,
+        "model": config.model,
+        "data": config.data,
+        "split": report["split"],
+        "epochs": config.epochs,
+        "best_epoch": run["best_epoch"],
+        "seconds": run["seconds"],
+        "device": run["device"],
+    }
+    for metric, name, estimate in summary_rows(report):
+        for part in ("value", "low", "high", "chance", "support"):
+            row[f"{metric}|{name}|{part}"] = estimate[part]
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    training = commands.add_parser("train", help="train what has no row yet")
+    training.add_argument("dataset", choices=sorted(SPLITS))
+    training.add_argument("--root")
+    training.add_argument("--profile", choices=sorted(PROFILES), default="cpu")
+    training.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    training.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
+    training.add_argument("--runs", type=Path, default=Path("runs/zoo"))
+    training.add_argument("--progress", action="store_true")
+    train_grid(parser.parse_args())
+
+
+if __name__ == "__main__":
+    with suppress(KeyboardInterrupt):
+        main()
