@@ -230,38 +230,75 @@ def evaluate(
     data: Annotated[str, typer.Option(help="Dataset: phantom, bccd, nih14, csv, coco, ...")],
     split: Annotated[str, typer.Option(help="Split, e.g. val or test.")] = "val",
     root: Annotated[str | None, typer.Option(help="The dataset's folder.")] = None,
+    threshold_split: Annotated[
+        str | None,
+        typer.Option(
+            help="Split on which thresholds are chosen [default: the measured one, marked so]."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder for report.json, report.md (every metric), roc.png and localization.png.",
+        ),
+    ] = None,
     json_path: Annotated[
         Path | None, typer.Option("--json", help="Write the report to this file.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
 ) -> None:
-    """Measure AUROC and point localization, with chance levels and 95 % intervals."""
+    """Measure classification and localization, with chance levels and 95 % intervals.
+
+    Under torchrun each process measures a share of the images.
+    """
     from pylon_zoo.data import open_task
-    from pylon_zoo.training.evaluation import evaluate as measure
+    from pylon_zoo.training import evaluation, evaluation_plots
+    from pylon_zoo.training.processes import process_group
     from pylon_zoo.weights import load_pretrained
 
+    if output is not None:
+        evaluation_plots.require_matplotlib()
     task = open_task(data, root)
-    report = measure(load_pretrained(model, device=device), task, split, progress=True)
-    _print_report(report, f"{model} on {data} {split}")
-    if json_path is not None:
-        report["command"] = f"pylon-zoo evaluate {model} --data {data} --split {split}" + (
-            " --root DIR" if root else ""
+    with process_group(device) as (own_device, is_main):
+        report = evaluation.evaluate(
+            load_pretrained(model, device=own_device),
+            task,
+            split,
+            threshold_split=threshold_split,
+            progress=True,
         )
+    if not is_main:
+        return
+    _print_report(report, f"{model} on {data} {split}")
+    report["command"] = f"pylon-zoo evaluate {model} --data {data} --split {split}"
+    report["command"] += " --root DIR" if root else ""
+    report["command"] += f" --threshold-split {threshold_split}" if threshold_split else ""
+    text = json.dumps(report, indent=2) + "\n"
+    if json_path is not None:
         json_path.parent.mkdir(parents=True, exist_ok=True)
-        json_path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        json_path.write_text(text, encoding="utf-8")
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "report.json").write_text(text, encoding="utf-8")
+        (output / "report.md").write_text(evaluation.markdown_report(report), encoding="utf-8")
+        evaluation_plots.plot_roc(report, output / "roc.png")
+        evaluation_plots.plot_localization(report, output / "localization.png")
+        err.print(f"Every metric: {output / 'report.md'}", highlight=False, soft_wrap=True)
 
 
 def _print_report(report: dict[str, Any], title: str) -> None:
-    from pylon_zoo.training.evaluation import format_estimate, summary_rows
+    from pylon_zoo.training.evaluation import format_chance, format_estimate, summary_rows
 
     table = Table("metric", "class", "value [95 %]", "chance", "n", title=title)
     previous = ""
     for metric, name, estimate in summary_rows(report):
         if previous not in ("", metric):
             table.add_section()
-        chance = "n/a" if estimate["chance"] is None else f"{estimate['chance']:.3f}"
         label = "" if metric == previous else metric
-        table.add_row(label, name, format_estimate(estimate), chance, str(estimate["support"]))
+        value, chance = format_estimate(estimate), format_chance(estimate)
+        table.add_row(label, name, value, chance, str(estimate["support"]))
         previous = metric
     out.print(table)
 

@@ -1,8 +1,10 @@
 """Tensors and arrays in, numbers out; never sees a model."""
 
+from pylon_zoo.metrics.accumulator import Accumulator
 from pylon_zoo.metrics.bootstrap import Estimate
 from pylon_zoo.metrics.boxes import boxes_from_maps, component_boxes
 from pylon_zoo.metrics.classification import (
+    ClassScores,
     auroc,
     auroc_report,
     average_precision,
@@ -11,6 +13,8 @@ from pylon_zoo.metrics.classification import (
     calibration_report,
     operating_points,
     operating_points_report,
+    roc_curve,
+    roc_report,
 )
 from pylon_zoo.metrics.localization import (
     BoxAccuracy,
@@ -22,7 +26,9 @@ from pylon_zoo.metrics.localization import (
 from pylon_zoo.metrics.otsu import otsu_masks
 
 __all__ = [
+    "Accumulator",
     "BoxAccuracy",
+    "ClassScores",
     "Estimate",
     "MapOverlap",
     "MaskOverlap",
@@ -39,4 +45,6 @@ __all__ = [
     "operating_points",
     "operating_points_report",
     "otsu_masks",
+    "roc_curve",
+    "roc_report",
 ]

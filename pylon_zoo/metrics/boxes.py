@@ -37,14 +37,15 @@ def component_boxes(masks: NDArray[Any]) -> ComponentBoxes:
     if masks.ndim != 3:
         raise InvalidInputError(f"Masks are (N, H, W); got shape {masks.shape}.")
     count, height, width = masks.shape
-    padded = np.zeros((count, height, width + 2), dtype=np.int8)
-    padded[..., 1:-1] = masks
-    steps = np.diff(padded, axis=-1)
-    image, row, start = np.nonzero(steps == 1)
-    end = np.nonzero(steps == -1)[2]
-    # One number line on which rows lie one after another, images a row apart.
-    line = image * (height + 1) + row
-    starts, ends = line * (width + 2) + start, line * (width + 2) + end
+    # One number line on which rows lie one after another, a gap after each row and each image.
+    padded = np.zeros((count, height + 1, width + 2), dtype=bool)
+    padded[:, :height, 1:-1] = masks
+    flat = padded.ravel()
+    edges = np.flatnonzero(flat[1:] != flat[:-1])
+    starts, ends = edges[::2], edges[1::2]
+    line, start = np.divmod(starts, width + 2)
+    end = ends - line * (width + 2)
+    image, row = np.divmod(line, height + 1)
     first = np.searchsorted(ends, starts + width + 2, side="left")
     last = np.searchsorted(starts, ends + width + 2, side="right")
     touching = np.maximum(last - first, 0)

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pylon_zoo.errors import InvalidInputError
-from pylon_zoo.metrics.bootstrap import Estimate, Floats, group_weights, percentile_interval
+from pylon_zoo.metrics.accumulator import Accumulator
+from pylon_zoo.metrics.bootstrap import (
+    Floats,
+    bootstrap,
+    estimate,
+    mean_over,
+    percentile_interval,
+    rates_report,
+)
 
 __all__ = [
+    "ClassScores",
     "auroc",
     "auroc_report",
     "average_precision",
@@ -20,6 +30,8 @@ __all__ = [
     "calibration_report",
     "operating_points",
     "operating_points_report",
+    "roc_curve",
+    "roc_report",
 ]
 
 Measure = Callable[[Floats, Floats, Floats | None], Floats]
@@ -63,6 +75,8 @@ def _checked(
     if not np.isin(labels[known], (0, 1)).all():
         raise InvalidInputError("Labels must be 0, 1 or NaN (unknown).")
     rows = np.ones((1, len(labels))) if weights is None else np.asarray(weights, np.float64)
+    if known.all():
+        return labels, scores, rows
     return labels[known], scores[known], rows[:, known]
 
 
@@ -145,9 +159,11 @@ def operating_points(
         none = dict.fromkeys(("threshold", "sensitivity", "specificity"), float("nan"))
         return {"youden": dict(none), "specificity": dict(none)}
     thresholds = np.r_[np.unique(scores), np.inf]
-    missed = np.r_[0, np.cumsum(positive)] / positive.sum()
-    spared = np.r_[0, np.cumsum(negative)] / negative.sum()
-    best = len(thresholds) - 1 - int(np.argmax((spared - missed)[::-1]))
+    below = np.r_[0, np.cumsum(positive)], np.r_[0, np.cumsum(negative)]
+    missed, spared = below[0] / positive.sum(), below[1] / negative.sum()
+    # In whole numbers, so that what is equal compares as equal.
+    gain = below[1] * positive.sum() - below[0] * negative.sum()
+    best = len(thresholds) - 1 - int(np.argmax(gain[::-1]))
     # Sums of reals may end a hair below what they stand for.
     enough = int(np.argmax(spared >= specificity - 1e-12))
     return {
@@ -160,47 +176,76 @@ def operating_points(
     }
 
 
+def roc_curve(
+    labels: Floats, scores: Floats, weights: Floats | None = None, *, at: Floats
+) -> Floats:
+    """Sensitivity of one class at given rates of false positives (1 - specificity).
+
+    Straight between the points of different scores, so that the area under the whole curve is
+    :func:`auroc`; where it rises upright, its upper end.
+
+    Args:
+        labels: (N,) of 1, 0 and NaN; NaN (unknown) is left out.
+        scores: (N,) finite; larger means more likely present.
+        weights: (R, N), as in :func:`auroc`.
+        at: (G,) rates in [0, 1].
+
+    Returns:
+        (R, G), or (G,) without weights; NaN where either label is missing.
+
+    Raises:
+        InvalidInputError: as in :func:`auroc`.
+    """
+    labels, scores, rows = _checked(labels, scores, weights)
+    positive, negative = (part[:, ::-1] for part in _steps(labels, scores, rows))
+    curves = np.full((len(rows), len(at)), np.nan)
+    found, mistaken = np.cumsum(positive, axis=1), np.cumsum(negative, axis=1)
+    for curve, hits, errors in zip(curves, found, mistaken, strict=True):
+        if len(hits) and hits[-1] and errors[-1]:
+            curve[:] = np.interp(at, np.r_[0, errors] / errors[-1], np.r_[0, hits] / hits[-1])
+    return curves if weights is not None else curves[0]
+
+
 def _report(
     measure: Measure,
     labels: Floats,
     scores: Floats,
     class_names: Sequence[str],
     groups: NDArray[Any],
-    chance: Floats,
+    chance: Callable[[Floats], Floats],
     replicates: int,
     seed: int,
 ) -> dict[str, Any]:
     """A measure per class and its means, each with its interval; see :func:`auroc_report`."""
     labels, scores = np.asarray(labels, np.float64), np.asarray(scores, np.float64)
-    weights = group_weights(groups, replicates, seed)
-    columns = range(len(class_names))
-    values = np.array([measure(labels[:, k], scores[:, k], None) for k in columns])
-    draws = np.stack([measure(labels[:, k], scores[:, k], weights) for k in columns], axis=1)
-    positives = np.nansum(labels == 1, axis=0).astype(int)
-    negatives = np.nansum(labels == 0, axis=0).astype(int)
+    classes = len(class_names)
+    positives, negatives = (labels == 1).sum(axis=0), (labels == 0).sum(axis=0)
 
-    def mean(per_class: Floats, by_support: bool) -> Floats:
-        share = np.where(np.isnan(per_class), 0.0, positives if by_support else 1.0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray((np.nan_to_num(per_class) * share).sum(-1) / share.sum(-1))
-
-    def estimate(value: Floats, replicate: Floats, by_chance: Floats, n: int) -> dict[str, Any]:
-        low, high = percentile_interval(replicate)
-        return Estimate(float(value), float(low), float(high), float(by_chance), n).to_dict()
-
-    chance = np.where(np.isnan(values), np.nan, chance)
-    total = int(positives.sum())
-    return {
-        name: estimate(
-            mean(values, by_support), mean(draws, by_support), mean(chance, by_support), total
+    def measures(rows: Floats | None) -> Floats:
+        """(r, 3 + K): micro, macro, weighted and per class."""
+        rows = np.ones((1, len(labels))) if rows is None else rows
+        pooled = measure(labels.ravel(), scores.ravel(), np.repeat(rows, classes, axis=1))
+        per_class = np.stack(
+            [measure(labels[:, k], scores[:, k], rows) for k in range(classes)], axis=1
         )
-        for name, by_support in (("macro", False), ("weighted", True))
-    } | {
-        "per_class": {
-            name: estimate(values[k], draws[:, k], chance[k], int(positives[k]))
-            | {"negatives": int(negatives[k])}
-            for k, name in enumerate(class_names)
-        },
+        means = mean_over(per_class), mean_over(per_class, positives)
+        return np.column_stack([pooled, *means, per_class])
+
+    value = measures(None)[0]
+    draws = bootstrap(measures, groups, replicates=replicates, seed=seed, held=labels.size)
+    per_class = np.where(np.isnan(value[3:]), np.nan, chance(labels))
+    pooled = chance(labels.reshape(-1, 1))[0] if not np.isnan(value[0]) else np.nan
+    by_chance = [pooled, mean_over(per_class), mean_over(per_class, positives), *per_class]
+    counts = [
+        *[(int(positives.sum()), int(negatives.sum()))] * 3,
+        *zip(positives.tolist(), negatives.tolist(), strict=True),
+    ]
+    table = [
+        estimate(value[at], draws[:, at], by_chance[at], n) | {"negatives": absent}
+        for at, (n, absent) in enumerate(counts)
+    ]
+    return dict(zip(("micro", "macro", "weighted"), table[:3], strict=True)) | {
+        "per_class": dict(zip(class_names, table[3:], strict=True))
     }
 
 
@@ -213,7 +258,7 @@ def auroc_report(
     replicates: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """AUROC per class, its macro mean and its mean weighted by positives, with intervals.
+    """AUROC per class, its means, and of all classes pooled, with intervals.
 
     Args:
         labels: (N, K) of 1, 0 and NaN.
@@ -224,11 +269,15 @@ def auroc_report(
         seed: of the bootstrap.
 
     Returns:
-        ``macro``, ``weighted`` and ``per_class`` with value, low, high, chance and support (the
-        number of positives); per class also ``negatives``. Classes of which only one label occurs
-        have no AUROC and are left out of the means.
+        ``micro`` (over all pairs of an image and a class at once), ``macro`` (mean over classes),
+        ``weighted`` (mean weighted by positives) and ``per_class``, each with value, low, high,
+        chance, support (the number of positives) and ``negatives``. Classes of which only one
+        label occurs have no AUROC and are left out of the means.
     """
-    chance = np.full(len(class_names), 0.5)
+
+    def chance(known: Floats) -> Floats:
+        return np.full(known.shape[1], 0.5)
+
     return _report(auroc, labels, scores, class_names, groups, chance, replicates, seed)
 
 
@@ -242,9 +291,11 @@ def average_precision_report(
     seed: int = 0,
 ) -> dict[str, Any]:
     """Average precision as :func:`auroc_report` has AUROC; chance is the part of positives."""
-    known = np.asarray(labels, np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        chance = (known == 1).sum(axis=0) / (~np.isnan(known)).sum(axis=0)
+
+    def chance(known: Floats) -> Floats:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray((known == 1).sum(axis=0) / (~np.isnan(known)).sum(axis=0))
+
     return _report(average_precision, labels, scores, class_names, groups, chance, replicates, seed)
 
 
@@ -258,37 +309,186 @@ def calibration_report(
     seed: int = 0,
 ) -> dict[str, Any]:
     """Expected calibration error as :func:`auroc_report` has AUROC; it has no chance level."""
-    chance = np.full(len(class_names), np.nan)
+
+    def chance(known: Floats) -> Floats:
+        return np.full(known.shape[1], np.nan)
+
     return _report(
         calibration_error, labels, probabilities, class_names, groups, chance, replicates, seed
     )
 
 
 def operating_points_report(
-    labels: Floats, logits: Floats, class_names: Sequence[str], chosen_on: str
+    labels: Floats,
+    logits: Floats,
+    class_names: Sequence[str],
+    groups: NDArray[Any],
+    *,
+    choose_on: tuple[Floats, Floats] | None = None,
+    specificity: float = 0.9,
+    replicates: int = 1000,
+    seed: int = 0,
 ) -> dict[str, Any]:
-    """Operating points of each class, thresholds as probabilities.
+    """Sensitivity and specificity of each class at the thresholds of :func:`operating_points`.
 
     Args:
         labels: (N, K) of 1, 0 and NaN.
         logits: (N, K) finite.
         class_names: K names.
-        chosen_on: the split that the rows are of; on itself a chosen threshold looks too good.
+        groups: (N,) what is resampled as one.
+        choose_on: labels and logits of other images, on which the thresholds are chosen; None
+            chooses them on these, which looks a little too good.
+        specificity: what is asked of the second point.
+        replicates: bootstrap replicates, in which the thresholds stay.
+        seed: of the bootstrap.
+
+    Returns:
+        for ``youden`` and ``specificity``: ``thresholds`` by class, as probabilities (None where
+        either label is missing), and ``sensitivity`` and ``specificity``, tables of
+        ``micro``, ``macro`` and ``per_class``; support counts positives and negatives, chance is
+        that of a coin that calls as many images positive. And ``asked_specificity``.
     """
-    points = {
-        name: operating_points(np.asarray(labels)[:, k], np.asarray(logits)[:, k])
-        for k, name in enumerate(class_names)
-    }
-    for point in (point for of_class in points.values() for point in of_class.values()):
-        point["threshold"] = float(1 / (1 + np.exp(-np.clip(point["threshold"], -700, 700))))
-    return {
-        "chosen_on": chosen_on,
-        "asked_specificity": 0.9,
-        "per_class": {
-            name: {
-                kind: {key: None if np.isnan(v) else v for key, v in point.items()}
-                for kind, point in of_class.items()
+    labels, logits = np.asarray(labels, np.float64), np.asarray(logits, np.float64)
+    known, seen = (labels, logits) if choose_on is None else choose_on
+    points = [
+        operating_points(np.asarray(known)[:, k], np.asarray(seen)[:, k], specificity)
+        for k in range(len(class_names))
+    ]
+    report: dict[str, Any] = {"asked_specificity": specificity}
+    for kind in ("youden", "specificity"):
+        thresholds = np.array([point[kind]["threshold"] for point in points])
+        measured = ~np.isnan(labels) & ~np.isnan(thresholds)
+        called = (logits >= thresholds).astype(np.float64)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            rate = (called * measured).sum(axis=0) / measured.sum(axis=0)
+        # exp(-t) at an infinite threshold is 0, and the probability then 1.
+        probabilities = 1 / (1 + np.exp(-np.clip(thresholds, -700, None)))
+        report[kind] = {
+            "thresholds": {
+                name: None if np.isnan(p) else float(p)
+                for name, p in zip(class_names, probabilities, strict=True)
             }
-            for name, of_class in points.items()
+        } | {
+            name: rates_report(
+                np.where(measured & (labels == label), values, np.nan),
+                np.where(measured & (labels == label), chance, np.nan),
+                class_names,
+                groups,
+                replicates=replicates,
+                seed=seed,
+            )
+            for name, label, values, chance in (
+                ("sensitivity", 1, called, rate),
+                ("specificity", 0, 1 - called, 1 - rate),
+            )
+        }
+    return report
+
+
+def roc_report(
+    labels: Floats,
+    scores: Floats,
+    class_names: Sequence[str],
+    groups: NDArray[Any],
+    *,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """ROC curves of all classes with pointwise 95 % intervals; arguments of :func:`auroc_report`.
+
+    Returns:
+        ``false_positive_rate``, 101 rates from 0 to 1, and ``per_class``: ``sensitivity``,
+        ``low`` and ``high`` at each of them, rounded to 4 digits; None for a class of which only
+        one label occurs.
+    """
+    labels, scores = np.asarray(labels, np.float64), np.asarray(scores, np.float64)
+    at = np.linspace(0, 1, 101)
+
+    def curves(rows: Floats) -> Floats:
+        return np.stack(
+            [roc_curve(labels[:, k], scores[:, k], rows, at=at) for k in range(len(class_names))],
+            axis=1,
+        )
+
+    value = curves(np.ones((1, len(labels))))[0]
+    low, high = percentile_interval(bootstrap(curves, groups, replicates=replicates, seed=seed))
+    return {
+        "false_positive_rate": at.round(2).tolist(),
+        "per_class": {
+            name: None
+            if np.isnan(value[k]).any()
+            else {
+                key: part[k].round(4).tolist()
+                for key, part in (("sensitivity", value), ("low", low), ("high", high))
+            }
+            for k, name in enumerate(class_names)
         },
     }
+
+
+class ClassScores(Accumulator):
+    """Labels and logits of images (or tiles), from which every measure of this module follows."""
+
+    COLUMNS: ClassVar = {"labels": (), "logits": ()}
+
+    def update(self, labels: Tensor, logits: Tensor, groups: Sequence[str]) -> None:
+        """Add a batch.
+
+        Args:
+            labels: (B, K) of 1, 0 and NaN (unknown).
+            logits: (B, K) finite.
+            groups: B names of what is resampled as one; the empty string makes each image its own.
+
+        Raises:
+            InvalidInputError: a shape does not fit, a logit is NaN or infinite, or a label is
+                neither 0 nor 1 nor NaN.
+        """
+        expected = (len(groups), len(self.class_names))
+        if labels.shape != expected or logits.shape != expected:
+            raise InvalidInputError(
+                f"Expected labels and logits {expected}; got {tuple(labels.shape)} and "
+                f"{tuple(logits.shape)}."
+            )
+        truth, scores = labels.double().cpu().numpy(), logits.double().cpu().numpy()
+        _checked(truth.ravel(), scores.ravel(), None)
+        for group, row, score in zip(groups, truth, scores, strict=True):
+            self._add(group, labels=row, logits=score)
+
+    @property
+    def labels(self) -> Floats:
+        """(N, K) so far."""
+        return self._column("labels")
+
+    @property
+    def logits(self) -> Floats:
+        """(N, K) so far."""
+        return self._column("logits")
+
+    def compute(
+        self, choose_on: ClassScores | None = None, *, replicates: int = 1000, seed: int = 0
+    ) -> dict[str, Any]:
+        """Every report of this module.
+
+        Args:
+            choose_on: scores of another split, to choose the thresholds on; None means these.
+            replicates: bootstrap replicates.
+            seed: of the bootstrap.
+
+        Returns:
+            ``classification`` (AUROC), ``average_precision``, ``calibration``, ``roc`` and
+            ``operating_points``.
+        """
+        labels, logits = self.labels, self.logits
+        probabilities = 1 / (1 + np.exp(-np.clip(logits, -700, None)))
+        other = None if choose_on is None else (choose_on.labels, choose_on.logits)
+        common: Any = {"replicates": replicates, "seed": seed}
+        names, groups = self.class_names, np.array(self.groups)
+        return {
+            "classification": auroc_report(labels, logits, names, groups, **common),
+            "average_precision": average_precision_report(labels, logits, names, groups, **common),
+            "calibration": calibration_report(labels, probabilities, names, groups, **common),
+            "roc": roc_report(labels, logits, names, groups, **common),
+            "operating_points": operating_points_report(
+                labels, logits, names, groups, choose_on=other, **common
+            ),
+        }

@@ -7,78 +7,22 @@ is annotated nowhere has no value and is left out of the means.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pylon_zoo.errors import InvalidInputError
-from pylon_zoo.metrics.bootstrap import Estimate, Floats, group_weights, percentile_interval
+from pylon_zoo.metrics.accumulator import Accumulator
+from pylon_zoo.metrics.bootstrap import Floats, bootstrap, estimate, mean_over, rates_report
 from pylon_zoo.metrics.boxes import box_iou, boxes_from_maps, checked_maps
 from pylon_zoo.metrics.otsu import otsu_masks
 
 __all__ = ["BoxAccuracy", "MapOverlap", "MaskOverlap", "PixelPrecision", "PointLocalization"]
 
 
-class _Pairs:
-    """What was found in each pair, image by image."""
-
-    def __init__(self, class_names: Sequence[str]) -> None:
-        self.class_names = tuple(class_names)
-        self._groups: list[str] = []
-
-    def _add_group(self, group: str) -> None:
-        self._groups.append(group or f"image {len(self._groups)}")
-
-    def _stack(self, rows: list[Floats], *inner: int) -> Floats:
-        return np.array(rows, dtype=np.float64).reshape(-1, len(self.class_names), *inner)
-
-    def _rates(self, values: Floats, chance: Floats, replicates: int, seed: int) -> dict[str, Any]:
-        """Means of (N, K) values and of their chance, NaN where a pair is not annotated."""
-        weights = group_weights(np.array(self._groups), replicates, seed)
-        known = (~np.isnan(values)).astype(np.float64)
-        every = np.ones((1, len(values)))
-
-        def rates(found: Floats, rows: Floats) -> tuple[Floats, Floats, Floats]:
-            """(R, K) per class, (R,) micro, (R,) macro."""
-            total, pairs = rows @ np.nan_to_num(found), rows @ known
-            with np.errstate(invalid="ignore", divide="ignore"):
-                per_class = total / pairs
-                micro = total.sum(axis=1) / pairs.sum(axis=1)
-                seen = ~np.isnan(per_class)
-                macro = np.nan_to_num(per_class).sum(axis=1) / seen.sum(axis=1)
-            return per_class, micro, macro
-
-        value, by_chance, draws = rates(values, every), rates(chance, every), rates(values, weights)
-        bounds = [percentile_interval(draw) for draw in draws]
-        support = known.sum(axis=0).astype(int)
-
-        def summary(which: int) -> dict[str, Any]:
-            low, high = (float(bound) for bound in bounds[which])
-            return Estimate(
-                float(value[which][0]), low, high, float(by_chance[which][0]), int(support.sum())
-            ).to_dict()
-
-        low, high = bounds[0]
-        return {
-            "micro": summary(1),
-            "macro": summary(2),
-            "per_class": {
-                name: Estimate(
-                    float(value[0][0, k]),
-                    float(low[k]),
-                    float(high[k]),
-                    float(by_chance[0][0, k]),
-                    int(support[k]),
-                ).to_dict()
-                for k, name in enumerate(self.class_names)
-            },
-        }
-
-
-class PointLocalization(_Pairs):
+class PointLocalization(Accumulator):
     """Does the highest point of a class's map hit the finding?
 
     For every pair of an image and a class that has boxes, points or a mask in it, the arg-max of
@@ -86,6 +30,8 @@ class PointLocalization(_Pairs):
     its points, or on its mask (Preechakul et al., arXiv 2010.11475, section 4; the pointing game
     of Zhang et al., ECCV 2016; hit rate of Saporta et al., Nature Machine Intelligence 2022).
     """
+
+    COLUMNS: ClassVar = {"hits": (), "chance": ()}
 
     def __init__(self, class_names: Sequence[str], *, radius: float = 0.0) -> None:
         """Start empty.
@@ -96,8 +42,6 @@ class PointLocalization(_Pairs):
         """
         super().__init__(class_names)
         self.radius = radius
-        self._hits: list[Floats] = []
-        self._chance: list[Floats] = []
 
     def update(
         self,
@@ -165,9 +109,7 @@ class PointLocalization(_Pairs):
         hits = target[torch.arange(classes), y, x].double()
         chance = target.double().mean(dim=(1, 2))
         unknown = torch.where(annotated, 0.0, torch.nan)
-        self._hits.append((hits + unknown).numpy())
-        self._chance.append((chance + unknown).numpy())
-        self._add_group(group)
+        self._add(group, hits=(hits + unknown).numpy(), chance=(chance + unknown).numpy())
 
     def compute(self, *, replicates: int = 1000, seed: int = 0) -> dict[str, Any]:
         """Hit rates so far.
@@ -177,11 +119,20 @@ class PointLocalization(_Pairs):
             value, low, high (95 % bootstrap over groups), chance (the rate of a peak placed
             uniformly at random) and support (the number of pairs).
         """
-        hits, chance = self._stack(self._hits), self._stack(self._chance)
-        return self._rates(hits, chance, replicates, seed)
+        return rates_report(
+            self._column("hits"),
+            self._column("chance"),
+            self.class_names,
+            self.groups,
+            replicates=replicates,
+            seed=seed,
+        )
 
 
-def _check_maps(maps: Tensor, classes: int, boxes: Tensor, box_classes: Tensor) -> Floats:
+def _annotated(
+    maps: Tensor, classes: int, boxes: Tensor, box_classes: Tensor
+) -> dict[int, tuple[Floats, Floats]]:
+    """The map and the boxes of each class that has boxes, checked."""
     if maps.ndim != 3 or len(maps) != classes or boxes.shape != (len(box_classes), 4):
         raise InvalidInputError(
             f"Expected maps ({classes}, H, W) and boxes (N, 4) with N classes; got "
@@ -189,10 +140,15 @@ def _check_maps(maps: Tensor, classes: int, boxes: Tensor, box_classes: Tensor) 
         )
     if boxes.isnan().any():
         raise InvalidInputError("Boxes must be numbers; got NaN.")
-    return checked_maps(maps.double().numpy())
+    named = sorted(set(box_classes.tolist()))
+    values = checked_maps(maps[named].double().numpy())
+    return {
+        k: (value, boxes[box_classes == k].double().numpy())
+        for k, value in zip(named, values, strict=True)
+    }
 
 
-class MapOverlap(_Pairs):
+class MapOverlap(Accumulator):
     """Does the bright part of a map overlap the finding?
 
     Bright is what exceeds half of the map's own maximum; the finding is the union of the class's
@@ -204,12 +160,7 @@ class MapOverlap(_Pairs):
 
     THRESHOLDS = (0.1, 0.25, 0.5)
     KINDS = ("iobb", "iou", "either")
-
-    def __init__(self, class_names: Sequence[str]) -> None:
-        """Start empty; K class names."""
-        super().__init__(class_names)
-        self._overlaps: list[Floats] = []
-        self._chance: list[Floats] = []
+    COLUMNS: ClassVar = {"overlaps": (len(KINDS),), "chance": ()}
 
     def update(self, maps: Tensor, boxes: Tensor, box_classes: Tensor, *, group: str = "") -> None:
         """Add one image.
@@ -224,27 +175,22 @@ class MapOverlap(_Pairs):
             InvalidInputError: a shape does not fit, or a value is NaN, infinite or negative.
         """
         classes = len(self.class_names)
-        values = _check_maps(maps, classes, boxes, box_classes)
         overlaps = np.full((classes, len(self.KINDS)), np.nan)
         chance = np.full(classes, np.nan)
-        height, width = values.shape[1:]
-        x0, y0, x1, y1 = boxes.double().numpy().T[..., None]
-        rows, columns = np.arange(height) + 0.5, np.arange(width) + 0.5
-        in_rows = ((rows >= y0) & (rows <= y1)).astype(np.float32)
-        in_columns = ((columns >= x0) & (columns <= x1)).astype(np.float32)
-        for k in set(box_classes.tolist()):
-            of_class = (box_classes == k).numpy()
-            truth = (in_rows[of_class].T @ in_columns[of_class]) > 0
-            highest = values[k].max()
-            bright = (values[k] > 0.5 * highest) & (highest > 0)
+        for k, (values, of_class) in _annotated(maps, classes, boxes, box_classes).items():
+            rows, columns = (np.arange(side) + 0.5 for side in values.shape)
+            x0, y0, x1, y1 = of_class.T[..., None]
+            in_rows = ((rows >= y0) & (rows <= y1)).astype(np.float32)
+            in_columns = ((columns >= x0) & (columns <= x1)).astype(np.float32)
+            truth = (in_rows.T @ in_columns) > 0
+            highest = values.max()
+            bright = (values > 0.5 * highest) & (highest > 0)
             shared = float((bright & truth).sum())
             iobb = shared / max(float(bright.sum()), 1.0)
             iou = shared / max(float((bright | truth).sum()), 1.0)
             overlaps[k] = iobb, iou, max(iobb, iou)
             chance[k] = truth.mean()
-        self._overlaps.append(overlaps)
-        self._chance.append(chance)
-        self._add_group(group)
+        self._add(group, overlaps=overlaps, chance=chance)
 
     def compute(self, *, replicates: int = 1000, seed: int = 0) -> dict[str, Any]:
         """Rates so far.
@@ -254,16 +200,20 @@ class MapOverlap(_Pairs):
             ``"0.5"``), a table as of :meth:`PointLocalization.compute`; chance is the rate of a
             map that is equally bright everywhere.
         """
-        overlaps = self._stack(self._overlaps, len(self.KINDS))
-        constant = self._stack(self._chance)
+        overlaps, constant = self._column("overlaps"), self._column("chance")
 
         def exceeds(values: Floats, threshold: float) -> Floats:
             return np.where(np.isnan(values), np.nan, values > threshold)
 
         return {
             kind: {
-                str(t): self._rates(
-                    exceeds(overlaps[..., which], t), exceeds(constant, t), replicates, seed
+                str(t): rates_report(
+                    exceeds(overlaps[..., which], t),
+                    exceeds(constant, t),
+                    self.class_names,
+                    self.groups,
+                    replicates=replicates,
+                    seed=seed,
                 )
                 for t in self.THRESHOLDS
             }
@@ -271,7 +221,15 @@ class MapOverlap(_Pairs):
         }
 
 
-class MaskOverlap(_Pairs):
+def _check_masks(maps: Tensor, masks: Tensor, classes: int) -> None:
+    if maps.shape != masks.shape or maps.ndim != 3 or len(maps) != classes:
+        raise InvalidInputError(
+            f"Expected maps and masks ({classes}, H, W); got {tuple(maps.shape)} and "
+            f"{tuple(masks.shape)}."
+        )
+
+
+class MaskOverlap(Accumulator):
     """How well does the bright part of a map fit the mask of the finding? The mean IoU.
 
     Bright is what exceeds Otsu's threshold of the map's own values (:func:`otsu_masks`), as in
@@ -279,11 +237,7 @@ class MaskOverlap(_Pairs):
     part and an IoU of 0. (Their hit rate is :class:`PointLocalization` on masks.)
     """
 
-    def __init__(self, class_names: Sequence[str]) -> None:
-        """Start empty; K class names."""
-        super().__init__(class_names)
-        self._overlaps: list[Floats] = []
-        self._chance: list[Floats] = []
+    COLUMNS: ClassVar = {"overlaps": (), "chance": ()}
 
     def update(self, maps: Tensor, masks: Tensor, *, group: str = "") -> None:
         """Add one image.
@@ -297,18 +251,16 @@ class MaskOverlap(_Pairs):
         Raises:
             InvalidInputError: a shape does not fit, or a value is NaN, infinite or negative.
         """
-        if maps.shape != masks.shape or maps.ndim != 3 or len(maps) != len(self.class_names):
-            raise InvalidInputError(
-                f"Expected maps and masks ({len(self.class_names)}, H, W); got "
-                f"{tuple(maps.shape)} and {tuple(masks.shape)}."
-            )
+        _check_masks(maps, masks, len(self.class_names))
         bright, truth = otsu_masks(maps.double().numpy()), masks.bool().numpy()
         shared = (bright & truth).sum(axis=(1, 2), dtype=np.float64)
         either = (bright | truth).sum(axis=(1, 2), dtype=np.float64)
         known = truth.any(axis=(1, 2))
-        self._overlaps.append(np.where(known, shared / np.maximum(either, 1), np.nan))
-        self._chance.append(np.where(known, truth.mean(axis=(1, 2)), np.nan))
-        self._add_group(group)
+        self._add(
+            group,
+            overlaps=np.where(known, shared / np.maximum(either, 1), np.nan),
+            chance=np.where(known, truth.mean(axis=(1, 2)), np.nan),
+        )
 
     def compute(self, *, replicates: int = 1000, seed: int = 0) -> dict[str, Any]:
         """Mean IoU so far: a table as of :meth:`PointLocalization.compute`.
@@ -316,11 +268,17 @@ class MaskOverlap(_Pairs):
         ``macro`` is the mean over classes of each one's mean IoU; chance is the mean IoU of
         calling all of the image bright.
         """
-        overlaps, chance = self._stack(self._overlaps), self._stack(self._chance)
-        return self._rates(overlaps, chance, replicates, seed)
+        return rates_report(
+            self._column("overlaps"),
+            self._column("chance"),
+            self.class_names,
+            self.groups,
+            replicates=replicates,
+            seed=seed,
+        )
 
 
-class BoxAccuracy(_Pairs):
+class BoxAccuracy(Accumulator):
     """MaxBoxAccV2 (Choe et al., CVPR 2020): do boxes drawn around the bright parts fit?
 
     At threshold tau a box is drawn around each connected component of what exceeds tau times the
@@ -330,35 +288,26 @@ class BoxAccuracy(_Pairs):
 
     DELTAS = (0.3, 0.5, 0.7)
     TAUS = tuple(round(0.05 * step, 2) for step in range(20))
-
-    def __init__(self, class_names: Sequence[str]) -> None:
-        """Start empty; K class names."""
-        super().__init__(class_names)
-        self._best: list[Floats] = []
-        self._chance: list[Floats] = []
+    COLUMNS: ClassVar = {"best": (len(TAUS),), "chance": ()}
 
     def update(self, maps: Tensor, boxes: Tensor, box_classes: Tensor, *, group: str = "") -> None:
         """Add one image; arguments and errors are those of :meth:`MapOverlap.update`."""
         classes = len(self.class_names)
-        values = _check_maps(maps, classes, boxes, box_classes)
         best = np.full((classes, len(self.TAUS)), np.nan)
         chance = np.full(classes, np.nan)
-        whole = np.array([[0.0, 0.0, values.shape[2], values.shape[1]]])
-        for k in set(box_classes.tolist()):
-            truth = boxes[box_classes == k].double().numpy()
+        for k, (values, truth) in _annotated(maps, classes, boxes, box_classes).items():
             for at, tau in enumerate(self.TAUS):
-                drawn = boxes_from_maps(values[k][None], tau).boxes
+                drawn = boxes_from_maps(values[None], tau).boxes
                 best[k, at] = box_iou(drawn, truth).max(initial=0.0)
+            whole = np.array([[0.0, 0.0, *values.shape[::-1]]])
             chance[k] = box_iou(whole, truth).max()
-        self._best.append(best)
-        self._chance.append(chance)
-        self._add_group(group)
+        self._add(group, best=best, chance=chance)
 
     def best_taus(self) -> dict[str, float]:
         """For each delta the tau with the highest rate over all pairs so far, of equal ones the
         lowest.
         """
-        best = self._stack(self._best, len(self.TAUS))
+        best = self._column("best")
         pairs = best[~np.isnan(best[..., 0])]
         return {
             str(delta): self.TAUS[int((pairs >= delta).sum(axis=0).argmax())]
@@ -381,7 +330,7 @@ class BoxAccuracy(_Pairs):
             one box around the whole image.
         """
         taus = self.best_taus() if taus is None else taus
-        best, whole = self._stack(self._best, len(self.TAUS)), self._stack(self._chance)
+        best, whole = self._column("best"), self._column("chance")
 
         def mean_over_deltas(by_delta: list[tuple[Floats, float]]) -> Floats:
             hits = [np.where(np.isnan(iou), np.nan, iou >= delta) for iou, delta in by_delta]
@@ -390,47 +339,47 @@ class BoxAccuracy(_Pairs):
         chosen = [(best[..., self.TAUS.index(taus[str(d)])], d) for d in self.DELTAS]
         values = mean_over_deltas(chosen)
         chance = mean_over_deltas([(whole, delta) for delta in self.DELTAS])
-        return {"taus": dict(taus)} | self._rates(values, chance, replicates, seed)
+        return {"taus": dict(taus)} | rates_report(
+            values, chance, self.class_names, self.groups, replicates=replicates, seed=seed
+        )
 
 
-class PixelPrecision(_Pairs):
+class PixelPrecision(Accumulator):
     """Average precision over the pixels of all images that have a mask (Choe et al., CVPR 2020).
 
     Values of maps are rounded down to :attr:`LEVELS` levels, so that images add up to a histogram.
     """
 
     LEVELS = 256
+    COLUMNS: ClassVar = {"counts": (2, LEVELS)}
 
-    def __init__(self, class_names: Sequence[str]) -> None:
-        """Start empty; K class names."""
-        super().__init__(class_names)
-        self._counts: list[NDArray[np.int64]] = []
-
-    def update(self, maps: Tensor, masks: Tensor, *, group: str = "") -> None:
+    def update(
+        self, maps: Tensor, masks: Tensor, *, known: Tensor | None = None, group: str = ""
+    ) -> None:
         """Add one image.
 
         Args:
             maps: (K, H, W) in [0, 1].
             masks: (K, H, W) of bool, true on the finding; all false where a class is absent.
+            known: (K,) of bool; a class for which it is false (its label is missing, or it is
+                present and was not outlined) is left out. None means that all are known.
             group: what is resampled as one; the empty string makes each image its own group.
 
         Raises:
             InvalidInputError: a shape does not fit, or a value is NaN or outside [0, 1].
         """
         classes = len(self.class_names)
-        if maps.shape != masks.shape or maps.ndim != 3 or len(maps) != classes:
-            raise InvalidInputError(
-                f"Expected maps and masks ({classes}, H, W); got {tuple(maps.shape)} and "
-                f"{tuple(masks.shape)}."
-            )
+        _check_masks(maps, masks, classes)
         values = checked_maps(maps.double().numpy())
         if values.size and values.max() > 1:
             raise InvalidInputError("Maps must lie in [0, 1]; apply a sigmoid first.")
-        level = np.minimum((values * self.LEVELS).astype(np.int64), self.LEVELS - 1)
+        level = np.minimum((values * self.LEVELS).astype(np.int32), self.LEVELS - 1)
         cell = (np.arange(classes)[:, None, None] * 2 + masks.numpy()) * self.LEVELS + level
         counts = np.bincount(cell.ravel(), minlength=classes * 2 * self.LEVELS)
-        self._counts.append(counts.reshape(classes, 2, self.LEVELS))
-        self._add_group(group)
+        counts = counts.reshape(classes, 2, self.LEVELS).astype(np.int32)
+        if known is not None:
+            counts[~known.numpy()] = 0
+        self._add(group, counts=counts)
 
     def compute(self, *, replicates: int = 1000, seed: int = 0) -> dict[str, Any]:
         """Average precision so far.
@@ -439,9 +388,8 @@ class PixelPrecision(_Pairs):
             ``macro`` and ``per_class`` with value, low, high (95 % bootstrap over groups), chance
             (the part of pixels on the finding) and support (images that show it).
         """
+        counts = self._column("counts")
         classes = len(self.class_names)
-        counts = np.array(self._counts, dtype=np.float64).reshape(-1, classes, 2, self.LEVELS)
-        weights = group_weights(np.array(self._groups), replicates, seed)
         flat = counts.reshape(len(counts), classes * 2 * self.LEVELS)
 
         def precision(rows: Floats) -> Floats:
@@ -452,23 +400,18 @@ class PixelPrecision(_Pairs):
                 at_level = np.nan_to_num(np.cumsum(found, axis=-1) / called)
                 return np.asarray((at_level * found).sum(-1) / found.sum(-1))
 
-        def macro(per_class: Floats) -> Floats:
-            seen = ~np.isnan(per_class)
-            with np.errstate(invalid="ignore", divide="ignore"):
-                return np.asarray(np.nan_to_num(per_class).sum(-1) / seen.sum(-1))
-
-        value, draws = precision(np.ones((1, len(counts))))[0], precision(weights)
+        value = precision(np.ones((1, len(counts))))[0]
+        draws = bootstrap(
+            precision, self.groups, replicates=replicates, seed=seed, held=flat.shape[1]
+        )
         pixels = counts.sum(axis=(0, 3))
         with np.errstate(invalid="ignore", divide="ignore"):
             chance = np.where(pixels[:, 1] > 0, pixels[:, 1] / pixels.sum(axis=1), np.nan)
         support = (counts[:, :, 1].sum(axis=-1) > 0).sum(axis=0)
-
-        def estimate(v: Floats, replicate: Floats, c: Floats, n: int) -> dict[str, Any]:
-            low, high = percentile_interval(replicate)
-            return Estimate(float(v), float(low), float(high), float(c), n).to_dict()
-
         return {
-            "macro": estimate(macro(value), macro(draws), macro(chance), int(support.sum())),
+            "macro": estimate(
+                mean_over(value), mean_over(draws), mean_over(chance), int(support.sum())
+            ),
             "per_class": {
                 name: estimate(value[k], draws[:, k], chance[k], int(support[k]))
                 for k, name in enumerate(self.class_names)

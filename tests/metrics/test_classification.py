@@ -1,13 +1,19 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, roc_auc_score
-from torchmetrics.functional.classification import binary_calibration_error
+from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
+from sklearn.metrics import roc_curve as sklearn_roc_curve
+from torchmetrics.functional.classification import (
+    binary_calibration_error,
+    multilabel_auroc,
+    multilabel_average_precision,
+)
 
 from pylon_zoo.errors import InvalidInputError
 from pylon_zoo.metrics import (
+    ClassScores,
     auroc,
     auroc_report,
     average_precision,
@@ -16,6 +22,7 @@ from pylon_zoo.metrics import (
     calibration_report,
     operating_points,
     operating_points_report,
+    roc_curve,
 )
 
 rows = st.lists(st.tuples(st.sampled_from([0.0, 1.0]), st.integers(-3, 3)), min_size=2, max_size=60)
@@ -140,6 +147,7 @@ def test_calibration_of_values_at_the_ends() -> None:
         calibration_error(np.array([1.0]), np.array([1.5]))
 
 
+@example(rows=[(0, 0)] * 2 + [(0, -1)] * 3 + [(0, -2)] + [(1, 0)] * 2 + [(1, -1)] * 2, asked=0.0)
 @settings(max_examples=60, deadline=None)
 @given(rows=rows, asked=st.sampled_from([0.0, 0.5, 0.9, 1.0]))
 def test_operating_points_equal_a_literal_search(
@@ -181,9 +189,122 @@ def test_reports_of_the_other_measures() -> None:
     never = calibration["per_class"]["never"]["value"]
     assert never == pytest.approx(probabilities[:, 1].mean())
     assert calibration["macro"]["chance"] is None
-    points = operating_points_report(labels, logits, ["a", "never"], "val")
-    expected = operating_points(labels[:, 0], logits[:, 0])["youden"]["threshold"]
-    found = points["per_class"]["a"]["youden"]["threshold"]
-    assert found == pytest.approx(1 / (1 + np.exp(-expected)))
-    assert points["per_class"]["never"]["youden"]["threshold"] is None
-    assert points["chosen_on"] == "val"
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=rows)
+def test_roc_curve_equals_scikit_learns(rows: list[tuple[float, int]]) -> None:
+    labels, scores = np.array(rows, dtype=float).T
+    at = np.linspace(0, 1, 2001)
+    curve = roc_curve(labels, scores, at=at)
+    if not 0 < labels.sum() < len(labels):
+        assert np.isnan(curve).all()
+        return
+    rate, found, _ = sklearn_roc_curve(labels, scores, drop_intermediate=False)
+    assert curve == pytest.approx(np.interp(at, rate, found), abs=1e-12)
+    assert np.trapezoid(curve, at) == pytest.approx(float(auroc(labels, scores)), abs=2e-3)
+    counts = np.random.default_rng(0).integers(1, 4, size=(1, len(labels)))
+    repeated = roc_curve(np.repeat(labels, counts[0]), np.repeat(scores, counts[0]), at=at)
+    assert roc_curve(labels, scores, counts, at=at)[0] == pytest.approx(repeated)
+
+
+def labels_and_logits(classes: int = 3, n: int = 150) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of which a tenth is unknown, the last class never present; logits with ties."""
+    rng = np.random.default_rng(0)
+    labels = (rng.random((n, classes)) < [*np.linspace(0.3, 0.6, classes - 1), 0]).astype(float)
+    logits = np.round(2 * labels + rng.normal(size=labels.shape), 1)
+    labels[rng.random(labels.shape) < 0.1] = np.nan
+    return labels, logits
+
+
+def test_means_equal_torchmetrics_where_labels_are_missing() -> None:
+    labels, logits = labels_and_logits()
+    groups = np.arange(len(labels))
+    names = ["a", "b", "never"]
+    known = ~np.isnan(labels)
+    target = torch.from_numpy(np.where(known, labels, -1)).long()
+    probabilities = torch.from_numpy(logits).sigmoid()
+    for ours, theirs in (
+        (auroc_report, multilabel_auroc),
+        (average_precision_report, multilabel_average_precision),
+    ):
+        report = ours(labels, logits, names, groups, replicates=2)
+        micro = theirs(probabilities, target, num_labels=3, average="micro", ignore_index=-1)
+        assert report["micro"]["value"] == pytest.approx(float(micro), abs=1e-6)
+        each = [
+            float(theirs(probabilities[:, [k, k]], target[:, [k, k]], 2, "macro", None, -1))
+            for k in (0, 1)
+        ]
+        assert report["macro"]["value"] == pytest.approx(np.mean(each), abs=1e-6)
+        positives = (labels[:, :2] == 1).sum(axis=0)
+        weighted = np.average(each, weights=positives)
+        assert report["weighted"]["value"] == pytest.approx(weighted, abs=1e-6)
+        assert report["micro"]["support"] == (labels == 1).sum()
+        assert report["macro"]["negatives"] == (labels == 0).sum()
+        assert report["per_class"]["never"]["value"] is None
+    calibration = calibration_report(labels, probabilities.numpy(), names, groups, replicates=2)
+    error = binary_calibration_error(
+        probabilities[known].flatten(), target[known].flatten(), n_bins=15
+    )
+    assert calibration["micro"]["value"] == pytest.approx(float(error), abs=1e-6)
+
+
+def test_operating_points_measured_on_other_images() -> None:
+    labels, logits = labels_and_logits(n=400)
+    names, half = ["a", "b", "never"], 200
+    report = operating_points_report(
+        labels[half:],
+        logits[half:],
+        names,
+        np.arange(half),
+        choose_on=(labels[:half], logits[:half]),
+        replicates=200,
+    )
+    for kind in ("youden", "specificity"):
+        hits, spared = [], []
+        for k, name in enumerate(names[:2]):
+            threshold = operating_points(labels[:half, k], logits[:half, k])[kind]["threshold"]
+            probability = report[kind]["thresholds"][name]
+            assert probability == pytest.approx(1 / (1 + np.exp(-threshold)))
+            known = ~np.isnan(labels[half:, k])
+            truth, called = labels[half:, k][known], logits[half:, k][known] >= threshold
+            tn, fp, fn, tp = confusion_matrix(truth, called).ravel()
+            sensitivity = report[kind]["sensitivity"]["per_class"][name]
+            specificity = report[kind]["specificity"]["per_class"][name]
+            assert sensitivity["value"] == pytest.approx(tp / (tp + fn))
+            assert specificity["value"] == pytest.approx(tn / (tn + fp))
+            assert (sensitivity["support"], specificity["support"]) == (tp + fn, tn + fp)
+            assert sensitivity["chance"] == pytest.approx(called.mean())
+            assert specificity["chance"] == pytest.approx(1 - called.mean())
+            p = sensitivity["value"]
+            width = 2 * 1.96 * np.sqrt(p * (1 - p) / (tp + fn))
+            assert sensitivity["high"] - sensitivity["low"] == pytest.approx(width, rel=0.35)
+            hits += [called[truth == 1]]
+            spared += [~called[truth == 0]]
+        for name, parts in (("sensitivity", hits), ("specificity", spared)):
+            assert report[kind][name]["micro"]["value"] == pytest.approx(
+                np.concatenate(parts).mean()
+            )
+            assert report[kind][name]["macro"]["value"] == pytest.approx(
+                np.mean([part.mean() for part in parts])
+            )
+        assert report[kind]["thresholds"]["never"] is None
+        assert report[kind]["specificity"]["per_class"]["never"]["value"] is None
+
+
+def test_no_image_at_all_is_no_error() -> None:
+    report = ClassScores(["a", "b"]).compute(replicates=3)
+    assert report["classification"]["micro"]["value"] is None
+    assert report["operating_points"]["youden"]["thresholds"] == {"a": None, "b": None}
+    assert report["roc"]["per_class"] == {"a": None, "b": None}
+
+
+def test_scores_are_checked_as_they_come() -> None:
+    scores = ClassScores(["a"])
+    with pytest.raises(InvalidInputError, match="finite"):
+        scores.update(torch.ones(1, 1), torch.full((1, 1), float("nan")), [""])
+    with pytest.raises(InvalidInputError, match="0, 1 or NaN"):
+        scores.update(torch.full((1, 1), 0.5), torch.zeros(1, 1), [""])
+    with pytest.raises(InvalidInputError, match=r"\(2, 1\); got \(1, 1\)"):
+        scores.update(torch.zeros(1, 1), torch.zeros(1, 1), ["x", "y"])
+    assert len(scores) == 0

@@ -112,3 +112,54 @@ def test_bad_input() -> None:
         meter.update(torch.zeros(2, 2), (9, 9), torch.zeros(0, 4), none)
     with pytest.raises(InvalidInputError, match="NaN"):
         meter.update(torch.zeros(1, 2), (9, 9), torch.full((1, 4), float("nan")), torch.tensor([0]))
+
+
+finding = st.tuples(
+    st.lists(st.tuples(box, st.integers(0, CLASSES - 1)), max_size=2),
+    st.lists(st.tuples(st.integers(-4, 40), st.integers(-4, 30), st.integers(0, 2)), max_size=2),
+    st.lists(st.tuples(st.integers(0, 28), st.integers(0, 20), st.integers(0, 2)), max_size=2),
+    st.tuples(st.integers(0, WIDTH - 1), st.integers(0, HEIGHT - 1)),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(found=finding, radius=st.sampled_from([0.0, 2.5, 6.0]))
+def test_boxes_points_and_masks_equal_a_literal_loop(found: tuple, radius: float) -> None:
+    boxes, points, squares, peak = found
+    masks = torch.zeros(CLASSES, HEIGHT, WIDTH, dtype=torch.bool)
+    for x, y, k in squares:
+        masks[k, y : y + 3, x : x + 3] = True
+    meter = PointLocalization(["a", "b", "c"], radius=radius)
+    meter.update(
+        torch.tensor([peak] * CLASSES),
+        (HEIGHT, WIDTH),
+        torch.tensor([b for b, _ in boxes]).reshape(-1, 4),
+        torch.tensor([k for _, k in boxes], dtype=torch.int64),
+        points=torch.tensor([p[:2] for p in points]).reshape(-1, 2).float(),
+        point_classes=torch.tensor([k for *_, k in points], dtype=torch.int64),
+        masks=masks,
+    )
+    result = meter.compute(replicates=2)["per_class"]
+    for k, name in enumerate("abc"):
+
+        def hit(x: int, y: int, k: int = k) -> bool:
+            return (
+                any(x0 <= x <= x1 and y0 <= y <= y1 for (x0, y0, x1, y1), c in boxes if c == k)
+                or any((x - px) ** 2 + (y - py) ** 2 <= radius**2 for px, py, c in points if c == k)
+                or any(sx <= x < sx + 3 and sy <= y < sy + 3 for sx, sy, c in squares if c == k)
+            )
+
+        if k not in {found[-1] for found in [*boxes, *points, *squares]}:
+            assert result[name]["value"] is None
+            continue
+        every = [hit(x, y) for x in range(WIDTH) for y in range(HEIGHT)]
+        assert result[name]["value"] == hit(*peak)
+        assert result[name]["chance"] == pytest.approx(np.mean(every))
+
+
+def test_a_box_outside_the_image_cannot_be_hit() -> None:
+    meter = PointLocalization(["a"])
+    boxes = torch.tensor([[40.0, 2.0, 50.0, 9.0]])
+    meter.update(torch.tensor([[31, 5]]), (HEIGHT, WIDTH), boxes, torch.tensor([0]))
+    estimate = meter.compute(replicates=2)["micro"]
+    assert (estimate["value"], estimate["chance"], estimate["support"]) == (0, 0, 1)

@@ -10,7 +10,12 @@ from scipy import ndimage
 from sklearn.metrics import average_precision_score
 
 from pylon_zoo.errors import InvalidInputError
-from pylon_zoo.metrics import BoxAccuracy, MapOverlap, PixelPrecision, PointLocalization
+from pylon_zoo.metrics import (
+    BoxAccuracy,
+    MapOverlap,
+    PixelPrecision,
+    PointLocalization,
+)
 
 HEIGHT, WIDTH, NAMES = 10, 12, ("a", "b")
 
@@ -131,6 +136,22 @@ def test_pixel_precision_equals_scikit_learn(seed: int, count: int) -> None:
     assert report["b"]["value"] is None
 
 
+def test_pixels_of_unknown_classes_are_left_out() -> None:
+    rng = np.random.default_rng(0)
+    maps = rng.integers(0, 256, (2, 2, HEIGHT, WIDTH)) / 256
+    masks = rng.random(maps.shape) < maps * 0.5
+    meter = PixelPrecision(NAMES)
+    for index in (0, 1):
+        known = torch.tensor([True, index == 1])
+        values, truth = torch.from_numpy(maps[index]), torch.from_numpy(masks[index])
+        meter.update(values, truth, known=known)
+    report = meter.compute(replicates=2)["per_class"]
+    for name, at in (("a", np.s_[:, 0]), ("b", np.s_[1:, 1])):
+        expected = average_precision_score(masks[at].ravel(), maps[at].ravel())
+        assert report[name]["value"] == pytest.approx(expected)
+        assert report[name]["support"] == len(masks[at])
+
+
 def test_peaks_on_masks() -> None:
     masks = torch.zeros(2, HEIGHT, WIDTH, dtype=torch.bool)
     masks[0, 2:4, 3:9] = True
@@ -154,6 +175,8 @@ def test_bad_maps(kind: type[MapOverlap] | type[BoxAccuracy]) -> None:
     for maps in (torch.full((2, 4, 4), float("nan")), torch.full((2, 4, 4), -1.0)):
         with pytest.raises(InvalidInputError, match="finite and not negative"):
             kind(NAMES).update(maps, boxes, classes)
+        with pytest.raises(InvalidInputError, match="finite and not negative"):
+            PixelPrecision(NAMES).update(maps, torch.zeros(2, 4, 4).bool())
     with pytest.raises(InvalidInputError, match=r"maps \(2, H, W\).*\(3, 4, 4\)"):
         kind(NAMES).update(torch.zeros(3, 4, 4), boxes, classes)
     with pytest.raises(InvalidInputError, match="NaN"):
