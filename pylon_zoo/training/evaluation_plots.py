@@ -42,7 +42,7 @@ def plot_roc(report: dict[str, Any], path: Path) -> None:
     curves, points = report["roc"]["per_class"], report["operating_points"]
     columns = min(len(curves), PANELS)
     rows = -(-len(curves) // columns)
-    figure = Figure(figsize=(2.6 * columns + 0.3, 2.75 * rows + 0.9), layout="constrained")
+    figure = Figure(figsize=(2.6 * columns + 0.3, 3.1 * rows + 0.8), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flat
     rate = report["roc"]["false_positive_rate"]
     asked = f"specificity {points['asked_specificity']:g}"
@@ -57,7 +57,7 @@ def plot_roc(report: dict[str, Any], path: Path) -> None:
         axis.set_ylabel("sensitivity", fontsize=8)
         axis.tick_params(labelsize=8)
         if curve is None:
-            axis.text(0.5, 0.5, "only one label occurs", ha="center", va="center", fontsize=8)
+            axis.text(0.98, 0.03, "only one label occurs", ha="right", fontsize=8)
             continue
         axis.fill_between(
             rate,
@@ -94,13 +94,16 @@ def plot_roc(report: dict[str, Any], path: Path) -> None:
 def plot_localization(report: dict[str, Any], path: Path) -> None:
     """Draw every localization metric by class: value, 95 % interval and chance; write a PNG.
 
-    Arguments and errors are those of :func:`plot_roc`.
+    Where the data have no boxes, points or masks, there is nothing to draw and no file. Arguments
+    and errors are those of :func:`plot_roc`.
     """
     require_matplotlib()
     from matplotlib.figure import Figure
 
     # The curve of "either" is that of IoBB, which is never the smaller one.
     tables = {k: v for k, v in localization_tables(report).items() if not k.startswith("either")}
+    if not tables:
+        return
     alignments = list(report["localization"])
     names = ["micro", "macro", *next(iter(tables.values()))[alignments[0]]["per_class"]]
     columns = min(len(tables), PANELS)

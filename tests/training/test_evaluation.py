@@ -18,7 +18,13 @@ import pylon_zoo
 from pylon_zoo.data import Phantom, tasks
 from pylon_zoo.errors import InvalidInputError, MissingExtraError, UnknownNameError
 from pylon_zoo.heatmaps import find_peaks
-from pylon_zoo.metrics import BoxAccuracy, MapOverlap, MaskOverlap, calibration_error
+from pylon_zoo.metrics import (
+    BoxAccuracy,
+    MapOverlap,
+    MaskOverlap,
+    PointLocalization,
+    calibration_error,
+)
 from pylon_zoo.spec import Preprocessing
 from pylon_zoo.training import evaluation_plots
 from pylon_zoo.training.evaluation import (
@@ -183,6 +189,15 @@ def test_rows_of_the_tables(report: Report) -> None:
     assert format_estimate({"value": None}) == "n/a"
 
 
+def without_places(report: Report) -> Report:
+    """The report as it is for data without boxes, points and masks."""
+    nothing = PointLocalization(Phantom.class_names).compute(replicates=2)
+    empty = dict.fromkeys(report["localization"], nothing)
+    kinds = MapOverlap(Phantom.class_names).compute(replicates=2)
+    keys = ("localization", "max_box_acc_v2", "mask_iou", "pixel_average_precision")
+    return report | dict.fromkeys(keys, empty) | {"overlap": dict.fromkeys(empty, kinds)}
+
+
 def test_plots_are_drawn_of_what_there_is(
     report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,6 +209,11 @@ def test_plots_are_drawn_of_what_there_is(
             assert picture.width > 800
             assert {(0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)} <= colors
     assert sorted(path.name for path in tmp_path.iterdir()) == ["localization.png", "roc.png"]
+    (tmp_path / "localization.png").unlink()
+    nowhere = without_places(report)
+    assert "Localization" not in markdown_report(nowhere)
+    evaluation_plots.plot_localization(nowhere, tmp_path / "localization.png")
+    assert not (tmp_path / "localization.png").exists()
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtraError, match="viz"):
         evaluation_plots.plot_roc(report, tmp_path / "roc.png")
