@@ -189,7 +189,7 @@ def image_names(frames: Sequence[Frame]) -> list[str]:
     """
     files = list(dict.fromkeys(frame.path for frame in frames))
     absolute = [path.absolute() for path in files]
-    common = Path(os.path.commonpath([path.parent for path in absolute] or ["."]))
+    common = Path(os.path.commonpath([path.parent for path in absolute] or [Path()]))
     inner = [path.relative_to(common) if path.is_relative_to(common) else path for path in absolute]
     for names in (
         [path.stem for path in files],
