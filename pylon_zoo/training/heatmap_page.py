@@ -27,7 +27,8 @@ class HeatmapPage:
     """The first images that have a finding, each with the map of one of its findings.
 
     Of several findings it is the one that fewest images before show, so that rare classes appear
-    beside those that every image has. The maps of every epoch are kept in ``heatmaps/``, so that a resumed run's page is whole.
+    beside those that every image has. The maps of every epoch are kept in ``heatmaps/``, so that
+    a resumed run's page is whole.
     """
 
     def __init__(
