@@ -5,8 +5,8 @@
 ``DIR`` holds BCCD in its official layout, in ``bccd/`` or itself. Each task is written out as its
 user would have it (tiles as image files, ``labels.csv``, ``boxes.csv``) and fine-tuned twice for
 each seed: from the checkpoint, and from random weights. Images, their order and augmentation,
-steps and selection are the same. Only what suits random weights differs, as in the recipes: a
-learning rate of 1e-3 and BatchNorm that learns its statistics.
+steps and selection are the same. Only what suits random weights differs: BatchNorm that learns its
+statistics, and a learning rate of 3e-3 (with another seed, better than the recipes' 1e-3).
 
 * ``cells``: what a tile of a blood smear holds, from a checkpoint that has seen drawn radiographs
   only. 20 smears of the fit split to train on, 8 of the select split to choose the epoch by.
@@ -40,7 +40,7 @@ WEIGHTS = {"cells": "pylon_regnetx_002.phantom", "new_smears": "pylon_regnetx_00
 COMMON = ["image_size=128", "epochs=16"]
 STARTS = {
     "checkpoint": [],
-    "scratch": ["weights=", "learning_rate=1e-3", "batch_norm=local"],
+    "scratch": ["weights=", "learning_rate=3e-3", "batch_norm=local"],
 }
 METRICS = {
     "AUROC": "AUROC",

@@ -24,6 +24,7 @@ def plot_learning_curve(rows: list[dict[str, float]], path: Path, best_epoch: in
     axes.plot(epochs, [row["validation_loss"] for row in rows], marker=".", label="validation")
     axes.axvline(best_epoch, color="gray", linestyle=":", label=f"saved (epoch {best_epoch})")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlabel="epoch", ylabel="binary cross-entropy", xlim=(min(epochs) - 0.5, None))
+    axes.set(xlabel="epoch", ylabel="binary cross-entropy")
+    axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
     axes.legend()
     figure.savefig(path, dpi=120)

@@ -19,16 +19,16 @@ __all__ = ["HeatmapPage"]
 
 #: Epochs that fit on the page: the first, the last and evenly between.
 COLUMNS = 10
+#: Images that are looked at for each on the page, to find one of every class.
+LOOKED_AT = 20
 #: As in :func:`pylon_zoo.heatmaps.overlay.draw_overlay`.
 COLORS, OPACITY = "inferno", 0.65
 
 
 class HeatmapPage:
-    """The first images that have a finding, each with the map of one of its findings.
+    """The first images of each class in turn, each with the map of that class.
 
-    Of several findings it is the one that fewest images before show, so that rare classes appear
-    beside those that every image has. The maps of every epoch are kept in ``heatmaps/``, so that
-    a resumed run's page is whole.
+    The maps of every epoch are kept in ``heatmaps/``, so that a resumed run's page is whole.
     """
 
     def __init__(
@@ -46,13 +46,13 @@ class HeatmapPage:
         self.class_names = items.class_names
         self.samples: list[Sample] = []
         self.classes: list[int] = []
-        for index in range(len(items)):
-            if len(self.samples) == count:
-                break
-            sample = items[index]
-            if present := (sample.labels == 1).nonzero()[:, 0].tolist():
-                self.samples.append(sample)
-                self.classes.append(min(present, key=self.classes.count))
+        looked = [items[index] for index in range(min(len(items), LOOKED_AT * count))]
+        left = [[s for s in looked if s.labels[k] == 1] for k in range(len(self.class_names))]
+        while any(left) and len(self.samples) < count:
+            for k, found in enumerate(left):
+                if found and len(self.samples) < count:
+                    self.samples.append(found.pop(0))
+                    self.classes.append(k)
         self.inputs = [transform(sample).image for sample in self.samples]
 
     def add(self, model: LocalizationModel, epoch: int) -> None:

@@ -20,7 +20,9 @@ from tiny_task import CONFIG
 import pylon_zoo
 from pylon_zoo.data import LocalizationDataset, Phantom, Sample, tasks
 from pylon_zoo.errors import ImageReadError, InvalidOptionError, MissingExtraError, TrainingError
+from pylon_zoo.preprocessing import Transform
 from pylon_zoo.training import TrainingConfig, loop, train
+from pylon_zoo.training.heatmap_page import HeatmapPage
 from pylon_zoo.training.record import hash_weights
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -307,13 +309,28 @@ def test_heatmaps_of_fixed_images_epoch_by_epoch(
     # The maps are those of the moving average at the end of the epoch.
     model = pylon_zoo.load_pretrained(tmp_path / "a")
     best = json.loads((tmp_path / "a" / "run.json").read_text())["best_epoch"]
-    sample = next(s for s in map(Phantom("val", size=64).__getitem__, range(7)) if s.labels.any())
-    image = pylon_zoo.create_transform(model)(sample).image[None]
-    k = int(sample.labels.argmax())
+    plain = pylon_zoo.create_transform(model)
+    page = HeatmapPage(tmp_path / "a", Phantom("val", size=64, length=7), plain, 2)
+    sample, k = page.samples[0], page.classes[0]
+    image = plain(sample).image[None]
     expected = pylon_zoo.get_cam(model, image)[0, k].sigmoid().numpy()
     with np.load(files[best - 1]) as maps:
         assert set(maps) == {"0", "1"}
         assert np.allclose(maps["0"] / 255, expected, atol=1 / 255 + 1e-4)
+
+
+def test_the_page_shows_every_class_in_turn(tmp_path: Path) -> None:
+    items = Phantom("val", size=64, length=30)
+    transform = Transform(tiny_task.TinyTask.preprocessing)
+    page = HeatmapPage(tmp_path, items, transform, 8)
+    assert page.classes == [0, 1, 2, 3, 4, 5, 0, 1]
+    first = [next(i for i in range(30) if items[i].labels[k]) for k in range(6)]
+    for sample, index in zip(page.samples, first, strict=False):
+        assert sample.source == items[index].source
+    second = next(i for i in range(first[0] + 1, 30) if items[i].labels[0])
+    assert page.samples[6].source == items[second].source
+    one = HeatmapPage(tmp_path, Phantom("val", size=64, length=1), transform, 8)
+    assert len(one.samples) == int(items[0].labels.sum())
 
 
 def test_the_record_tells_how_to_repeat_the_run(tmp_path: Path) -> None:
