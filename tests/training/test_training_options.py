@@ -136,6 +136,17 @@ def test_bad_images_are_tolerated_and_listed(tmp_path: Path) -> None:
         train(CONFIG.override(["data=broken", "skip_bad=1"]), tmp_path / "b", progress=False)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU computes in fp16")
+def test_fp16_without_a_gpu_is_float32_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for precision in ("no", "fp16"):
+        config = CONFIG.override(["epochs=1", f"precision={precision}"])
+        train(config, tmp_path / precision, progress=False)
+    assert "precision=fp16 needs a GPU; on the cpu it is float32." in caplog.text
+    assert losses(tmp_path / "fp16") == losses(tmp_path / "no")
+
+
 def test_a_batch_larger_than_the_data_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"10 training items.*at most 10"):
         train(CONFIG.override(["batch_size=11"]), tmp_path, progress=False)
