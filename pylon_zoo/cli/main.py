@@ -104,8 +104,8 @@ def predict(
     sources: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Image files, folders of them, patterns in quotes ('scans/**/*.png'), or CSV "
-            "files that list them.",
+            help="Image files, folders and DICOM trees, patterns in quotes ('scans/**/*.png'), or "
+            "CSV files that list them.",
             show_default=False,
         ),
     ] = None,
@@ -130,13 +130,19 @@ def predict(
     parquet: Annotated[
         bool, typer.Option("--parquet", help="Write predictions.parquet as well.")
     ] = False,
+    frames: Annotated[
+        str, typer.Option(help="Which frame of DICOM and TIFF files: an index from 0, or all.")
+    ] = "0",
     workers: Annotated[int, typer.Option(help="Processes that read images.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the images that the table lacks.")
     ] = False,
 ) -> None:
-    """Say what is in images and where: a table, predictions.csv, and an overlay per finding."""
+    """Say what is in images and where: a table, predictions.csv, and an overlay per finding.
+
+    Under accelerate launch or torchrun, the processes share the images and fill one table.
+    """
     from rich.progress import track
 
     from pylon_zoo import bulk
@@ -149,36 +155,52 @@ def predict(
         raise typer.BadParameter("give image files, folders, patterns or lists, or --phantom N.")
     if parquet:
         bulk.require_pyarrow()
-    loaded = load_pretrained(model, device=device)
-    files = bulk.find_sources(sources or [])
-    table = bulk.PredictionTable(output, {"model": model, "alignment": alignment}, resume=resume)
-    names = {str(path): name for path, name in zip(files, bulk.image_names(files), strict=True)}
-    todo = [path for path in files if str(path) not in table.done]
-    results: Iterable[Prediction | PylonZooError]
-    if phantom is None:
+    images = bulk.find_frames(sources or [], frames)
+    names = {f.source: name for f, name in zip(images, bulk.image_names(images), strict=True)}
+    with bulk.Processes.joined() as processes:
+        rank, first = processes.rank, processes.rank == 0
+        if device == "cuda" and processes.count > 1:
+            device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        loaded = load_pretrained(model, device=device)
+        table = bulk.PredictionTable(
+            output,
+            {"model": model, "alignment": alignment, "frames": frames},
+            classes=loaded.spec.num_classes,
+            resume=resume,
+            processes=processes,
+        )
+        todo = [f for f in images[rank :: processes.count] if f.source not in table.done]
+        results: Iterable[Prediction | PylonZooError]
         results = bulk.predict_files(loaded, todo, alignment=alignment, workers=workers)
-    else:
-        results = [predict_one(loaded, Phantom("test")[phantom], alignment)]
-    count = len(todo) if phantom is None else 1
-    failures: list[str] = []
-    pictures = 0
-    for result in track(results, "predicting", total=count, console=err, transient=True):
-        if not isinstance(result, Prediction):
-            failures.append(str(result))
-            continue
-        source = result.sample.source
-        name = names.get(source, source)
-        # Rows last: with them the image counts as done.
-        if maps:
-            bulk.save_maps(result, output / "maps" / f"{name}.npz")
-        if overlays:
-            pictures += _draw_findings(result, output, name, threshold)
-        table.add(result)
-        if len(files) <= 1:
-            _print_findings(result)
+        if phantom is not None:
+            results = [predict_one(loaded, Phantom("test")[phantom], alignment)] if first else []
+        count = len(todo) + (phantom is not None)
+        failures: list[str] = []
+        pictures = 0
+        for result in track(
+            results, "predicting", total=count, console=err, transient=True, disable=not first
+        ):
+            if not isinstance(result, Prediction):
+                failures.append(str(result))
+                continue
+            source = result.sample.source
+            name = names.get(source, source)
+            # Rows last: with them the image counts as done.
+            if maps:
+                bulk.save_maps(result, output / "maps" / f"{name}.npz")
+            if overlays:
+                pictures += _draw_findings(result, output, name, threshold)
+            table.add(result)
+            if len(images) <= 1:
+                _print_findings(result)
+        failures = processes.gather(failures)
+        pictures, count = (sum(processes.gather([n])) for n in (pictures, count))
+        table.finish(list(names))
+    if not first:
+        return
     if parquet:
         table.write_parquet()
-    earlier = f" and {len(files) - count} earlier" if len(files) > count else ""
+    earlier = f" and {len(images) - count} earlier" if len(images) > count else ""
     err.print(
         f"{count - len(failures)} image(s){earlier}: {table.path} and {pictures} overlay(s) "
         f"in {output}. Not for clinical use.",

@@ -9,7 +9,7 @@ from pylon_zoo.data.files import FileDataset
 from pylon_zoo.data.image_folder import ImageFolder
 from pylon_zoo.data.nih14 import NIH14
 from pylon_zoo.data.phantom import Phantom
-from pylon_zoo.data.readers import find_images, read_image
+from pylon_zoo.data.readers import count_frames, find_images, read_image
 from pylon_zoo.data.sample import LocalizationDataset, Sample
 from pylon_zoo.data.tasks import TASKS, Task, open_task
 from pylon_zoo.data.tiles import Tiles
@@ -33,6 +33,7 @@ __all__ = [
     "Task",
     "Tiles",
     "VinDrCXR",
+    "count_frames",
     "find_images",
     "open_task",
     "read_image",

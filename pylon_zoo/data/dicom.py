@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pylon_zoo.errors import ImageReadError, MissingExtraError, PylonZooError
 
-__all__ = ["DICOM_SUFFIXES", "is_dicom", "read_dicom"]
+__all__ = ["DICOM_SUFFIXES", "count_dicom_frames", "is_dicom", "read_dicom"]
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
 DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -34,6 +34,24 @@ def is_dicom(path: Path) -> bool:
     with path.open("rb") as file:
         magic = file.read(132)[128:] == b"DICM"
     return magic or path.suffix.lower() in DICOM_SUFFIXES
+
+
+def count_dicom_frames(path: str | os.PathLike[str]) -> int:
+    """Frames that a DICOM file says it has; nothing else is read of it.
+
+    Raises:
+        MissingExtraError: pydicom is not installed.
+        Exception: nearly any, where the file is damaged.
+    """
+    try:
+        from pydicom import dcmread
+    except ImportError as error:
+        raise MissingExtraError("pydicom", "dicom", "Reading DICOM") from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        wanted = ["NumberOfFrames"]
+        dataset = dcmread(path, force=True, stop_before_pixels=True, specific_tags=wanted)
+        return int(dataset.get("NumberOfFrames") or 1)
 
 
 def read_dicom(path: str | os.PathLike[str], frame: int = 0, *, max_pixels: int = 2**28) -> Tensor:

@@ -10,10 +10,10 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from pylon_zoo.data.dicom import DICOM_SUFFIXES, is_dicom, read_dicom
-from pylon_zoo.errors import ImageReadError, PylonZooError
+from pylon_zoo.data.dicom import DICOM_SUFFIXES, count_dicom_frames, is_dicom, read_dicom
+from pylon_zoo.errors import ImageReadError, MissingExtraError, PylonZooError
 
-__all__ = ["IMAGE_SUFFIXES", "find_images", "image_to_tensor", "read_image"]
+__all__ = ["IMAGE_SUFFIXES", "count_frames", "find_images", "image_to_tensor", "read_image"]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", *DICOM_SUFFIXES)
 #: What Pillow may try; some of its other formats start programs to decode a file.
@@ -93,8 +93,28 @@ def image_to_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
+def count_frames(path: str | os.PathLike[str]) -> int:
+    """Images in a DICOM or TIFF file; 1 for any other, and for a file that cannot be read.
+
+    Raises:
+        MissingExtraError: it is a DICOM file and pydicom is not installed.
+    """
+    path = Path(path)
+    try:
+        if is_dicom(path):
+            return count_dicom_frames(path)
+        with Image.open(path, formats=FORMATS) as image:
+            return int(getattr(image, "n_frames", 1))
+    except MissingExtraError:
+        raise
+    except Exception:
+        # read_image says what is wrong with it.
+        return 1
+
+
 def find_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """All image files below a folder, sorted by path.
+    """All image files below a folder, sorted by path: those with a suffix of images, and DICOM
+    files of any name but for the index ``DICOMDIR``.
 
     Raises:
         ImageReadError: there is no such folder, or no image in it.
@@ -102,7 +122,18 @@ def find_images(folder: str | os.PathLike[str]) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise ImageReadError(f"{folder}: there is no such folder.")
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    paths = sorted(p for p in folder.rglob("*") if _may_be_image(p))
     if not paths:
-        raise ImageReadError(f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)}).")
+        raise ImageReadError(
+            f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)}, or DICOM of any name)."
+        )
     return paths
+
+
+def _may_be_image(path: Path) -> bool:
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return True
+    try:
+        return path.is_file() and path.name != "DICOMDIR" and is_dicom(path)
+    except OSError:
+        return False

@@ -13,6 +13,7 @@ def plot_learning_curve(rows: list[dict[str, float]], path: Path, best_epoch: in
     """Plot training and validation loss by epoch, the saved epoch marked, and write a PNG."""
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
     except ImportError as error:
         raise MissingExtraError("matplotlib", "viz", "Plotting") from error
     # A Figure of its own: pyplot would keep global state and pick a window toolkit.
@@ -22,6 +23,8 @@ def plot_learning_curve(rows: list[dict[str, float]], path: Path, best_epoch: in
     axes.plot(epochs, [row["train_loss"] for row in rows], marker=".", label="training")
     axes.plot(epochs, [row["validation_loss"] for row in rows], marker=".", label="validation")
     axes.axvline(best_epoch, color="gray", linestyle=":", label=f"saved (epoch {best_epoch})")
-    axes.set(xlabel="epoch", ylabel="binary cross-entropy", xlim=(min(epochs) - 0.5, None))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel="epoch", ylabel="binary cross-entropy")
+    axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
     axes.legend()
     figure.savefig(path, dpi=120)

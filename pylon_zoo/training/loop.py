@@ -26,7 +26,7 @@ from pylon_zoo.training.freezing import set_train_mode
 from pylon_zoo.training.heatmap_page import HeatmapPage
 from pylon_zoo.training.losses import balanced_weights, masked_bce, smooth
 from pylon_zoo.training.progress import ProgressBar
-from pylon_zoo.training.record import environment, write_csv, write_json
+from pylon_zoo.training.record import environment, hash_weights, write_csv, write_json
 from pylon_zoo.training.setup import create_accelerator, create_initial_model, create_schedule
 from pylon_zoo.training.stop import StopSignal
 
@@ -127,7 +127,7 @@ def train(
     # Data and model. The model's preprocessing is the one to train with.
     task = open_task(config.data, config.root, seed=config.seed)
     model: Any = create_initial_model(config, task).to(accelerator.device)
-    spec = model.spec
+    spec, initial_weights = model.spec, hash_weights(model)
     training, selection, order = create_loaders(
         config, task, spec.preprocessing, accelerator.num_processes
     )
@@ -321,6 +321,10 @@ def train(
             folder / "run.json",
             {
                 "config": config.to_dict(),
+                "class_names": list(task.class_names),
+                "training_items": order.items,
+                "selection_items": len(selection.dataset),
+                "initial_weights_sha256": initial_weights,
                 "best_epoch": state.best_epoch,
                 "best_validation_loss": state.best_loss,
                 "steps": state.step,

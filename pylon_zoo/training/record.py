@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import platform
 import subprocess
@@ -15,7 +16,7 @@ import torch
 
 from pylon_zoo.weights.files import replace_file
 
-__all__ = ["environment", "revision", "versions", "write_csv", "write_json"]
+__all__ = ["environment", "hash_weights", "revision", "versions", "write_csv", "write_json"]
 
 
 @lru_cache(maxsize=1)
@@ -57,6 +58,15 @@ def revision() -> str | None:
         return None
     commit = git("rev-parse", "HEAD")
     return f"{commit}+changes" if commit and git("status", "--porcelain", "-uno") else commit
+
+
+def hash_weights(model: torch.nn.Module) -> str:
+    """The sha256 of a model's names and tensors: where a run began, wherever it came from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def environment(device: torch.device, processes: int) -> dict[str, Any]:

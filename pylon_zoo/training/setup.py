@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import replace
 from typing import Any
@@ -17,6 +18,8 @@ from pylon_zoo.training.batches import with_image_size
 from pylon_zoo.training.config import TrainingConfig
 
 __all__ = ["create_accelerator", "create_initial_model", "create_schedule"]
+
+logger = logging.getLogger("pylon_zoo")
 
 
 def create_accelerator(config: TrainingConfig, folder: str) -> Any:
@@ -42,7 +45,7 @@ def create_accelerator(config: TrainingConfig, folder: str) -> Any:
         if config.tracker not in map(str, get_available_trackers()):
             raise MissingExtraError(config.tracker, "trackers", f"tracker={config.tracker}")
     AcceleratorState._reset_state()
-    return Accelerator(
+    accelerator = Accelerator(
         mixed_precision=config.precision,
         gradient_accumulation_steps=config.accumulation,
         log_with=config.tracker or None,
@@ -52,6 +55,9 @@ def create_accelerator(config: TrainingConfig, folder: str) -> Any:
             DistributedDataParallelKwargs(find_unused_parameters=config.frozen_epochs > 0)
         ],
     )
+    if config.precision == "fp16" and accelerator.scaler is None:
+        logger.warning("precision=fp16 needs a GPU; on the %s it is float32.", accelerator.device)
+    return accelerator
 
 
 def create_initial_model(config: TrainingConfig, task: Task) -> LocalizationModel:

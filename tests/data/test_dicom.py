@@ -124,7 +124,7 @@ def test_content_and_suffix_decide(tmp_path: Path) -> None:
     data.save_as(bare, enforce_file_format=False, implicit_vr=True, little_endian=True)
     assert bare.read_bytes()[128:132] != b"DICM"
     assert_close(read_image(bare), RAMP / RAMP.max())
-    assert find_images(tmp_path) == [bare]
+    assert find_images(tmp_path) == [path, bare]
 
 
 def test_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pylon_zoo.data import find_images, read_image
+from pylon_zoo.data import count_frames, find_images, read_image
 from pylon_zoo.errors import ImageReadError
 
 GRAY = np.arange(80 * 70, dtype=np.uint32).reshape(80, 70)
@@ -88,11 +88,25 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
         read_image(bomb)
 
 
+def test_frames_are_counted(tmp_path: Path) -> None:
+    pages = [Image.fromarray(np.full((4, 5), value, np.uint8)) for value in (1, 2, 3)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    pages[0].save(tmp_path / "b.png")
+    (tmp_path / "c.png").write_bytes(b"no image")
+    counts = [count_frames(tmp_path / name) for name in ("a.tif", "b.png", "c.png", "none")]
+    assert counts == [3, 1, 1, 1]
+    assert [int(read_image(tmp_path / "a.tif", i)[0, 0, 0]) for i in range(3)] == [1, 2, 3]
+
+
 def test_find_images(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     for name in ("b.PNG", "deep/a.jpeg", "notes.txt"):
         (tmp_path / name).touch()
-    assert find_images(tmp_path) == [tmp_path / "b.PNG", tmp_path / "deep" / "a.jpeg"]
+    dicom = tmp_path / "deep" / "IM 1.2"
+    for name in (dicom, tmp_path / "DICOMDIR"):
+        name.write_bytes(bytes(128) + b"DICM")
+    expected = [tmp_path / "b.PNG", dicom, tmp_path / "deep" / "a.jpeg"]
+    assert find_images(tmp_path) == expected
     with pytest.raises(ImageReadError, match="no such folder"):
         find_images(tmp_path / "none")
     (tmp_path / "empty").mkdir()

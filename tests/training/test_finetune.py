@@ -12,6 +12,7 @@ import pylon_zoo
 from pylon_zoo.cli import main as cli
 from pylon_zoo.data import LocalizationDataset, Phantom, Sample, read_image, tasks
 from pylon_zoo.errors import DatasetError
+from pylon_zoo.export import export
 from pylon_zoo.spec import Preprocessing
 from pylon_zoo.training import finetune
 from pylon_zoo.training.finetune import default_config, task_name
@@ -103,6 +104,14 @@ def test_classes_are_the_datas_and_the_model_is_ready(
     assert report == result.report
     assert (report["split"], report["items"]["classification"]) == ("test", 4)
     assert 0 <= report["classification"]["macro"]["low"] <= 1
+
+
+def test_what_it_makes_is_exported(data: Path, checkpoint: Path, tmp_path: Path) -> None:
+    result = finetune(data, tmp_path / "out", weights=str(checkpoint), settings=SETTINGS)
+    report = export(result.model, tmp_path / "m.pt2", "torch_export", dynamic_size=False)
+    assert report.model["label_names"] == ["mass", "heart"]
+    assert report.compared[0][1:] == [1, 64, 64]
+    assert max(report.max_relative_difference.values()) < 1e-4
 
 
 def test_it_starts_from_the_checkpoint(data: Path, checkpoint: Path, tmp_path: Path) -> None:

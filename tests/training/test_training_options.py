@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,10 @@ from tiny_task import CONFIG
 import pylon_zoo
 from pylon_zoo.data import LocalizationDataset, Phantom, Sample, tasks
 from pylon_zoo.errors import ImageReadError, InvalidOptionError, MissingExtraError, TrainingError
+from pylon_zoo.preprocessing import Transform
 from pylon_zoo.training import TrainingConfig, loop, train
+from pylon_zoo.training.heatmap_page import HeatmapPage
+from pylon_zoo.training.record import hash_weights
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
@@ -132,6 +136,17 @@ def test_bad_images_are_tolerated_and_listed(tmp_path: Path) -> None:
         train(CONFIG.override(["data=broken", "skip_bad=1"]), tmp_path / "b", progress=False)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU computes in fp16")
+def test_fp16_without_a_gpu_is_float32_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for precision in ("no", "fp16"):
+        config = CONFIG.override(["epochs=1", f"precision={precision}"])
+        train(config, tmp_path / precision, progress=False)
+    assert "precision=fp16 needs a GPU; on the cpu it is float32." in caplog.text
+    assert losses(tmp_path / "fp16") == losses(tmp_path / "no")
+
+
 def test_a_batch_larger_than_the_data_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"10 training items.*at most 10"):
         train(CONFIG.override(["batch_size=11"]), tmp_path, progress=False)
@@ -148,40 +163,148 @@ def test_weights_to_start_from(tmp_path: Path) -> None:
         train(CONFIG.override([*settings, "model=cam_resnet18"]), tmp_path / "c", progress=False)
 
 
-def test_trackers(tmp_path: Path) -> None:
+def test_a_tracker_reads_what_the_table_says(tmp_path: Path) -> None:
+    reader = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator",
+        reason="tensorboard is not installed",
+    )
+    train(CONFIG.override(["tracker=tensorboard"]), tmp_path, progress=False)
+    events = reader.EventAccumulator(str(tmp_path / "pylon_zoo")).Reload()
+    with (tmp_path / "metrics.csv").open() as table:
+        rows = list(csv.DictReader(table))
+    assert len(rows) == 2
+    assert set(events.Tags()["scalars"]) == set(rows[0]) - {"epoch"}
+    for name in events.Tags()["scalars"]:
+        logged = [(event.step, event.value) for event in events.Scalars(name)]
+        # Two steps an epoch.
+        expected = [(2 * int(row["epoch"]), float(row[name])) for row in rows]
+        assert logged == [(step, pytest.approx(value)) for step, value in expected]
+
+
+def test_a_tracker_that_is_unknown_or_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(InvalidOptionError, match="tensorboard"):
         train(CONFIG.override(["tracker=pen"]), tmp_path, progress=False)
-    config = CONFIG.override(["tracker=tensorboard", "epochs=1"])
-    try:
-        import tensorboard  # noqa: F401
-    except ImportError:
-        with pytest.raises(MissingExtraError, match=r"pylon-zoo\[trackers\]"):
-            train(config, tmp_path, progress=False)
-    else:
-        train(config, tmp_path, progress=False)
-        assert list(tmp_path.rglob("events.out.tfevents*"))
+    monkeypatch.setattr("accelerate.tracking.get_available_trackers", lambda: [])
+    with pytest.raises(MissingExtraError, match=r"pylon-zoo\[trackers\]"):
+        train(CONFIG.override(["tracker=tensorboard"]), tmp_path, progress=False)
 
 
-def test_two_processes_follow_one(tmp_path: Path) -> None:
-    """Ten epochs of two steps; 7 validation items leave a tail that must count once."""
-    settings = [*STILL, "epochs=10", "schedule=plateau"]
-    train(CONFIG.override(settings), tmp_path / "one", progress=False)
+def train_by_two(folder: Path, settings: list[str]) -> None:
+    # On the CPU, accelerate launch starts several processes through MPI only.
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    script = ROOT / "tests" / "tiny_task.py"
     done = subprocess.run(
-        [*launch, script, str(tmp_path / "two"), *settings],
+        [*launch, ROOT / "tests" / "tiny_task.py", str(folder), *settings],
         capture_output=True,
         text=True,
         check=False,
         env=ENVIRONMENT | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "two" / "run.json").read_text())["processes"] == 2
+    assert json.loads((folder / "run.json").read_text())["processes"] == 2
+
+
+def test_two_processes_follow_one(tmp_path: Path) -> None:
+    """Fifty steps, each an epoch; 7 validation items leave a tail that must count once."""
+    settings = [*STILL, "batch_size=8", "epochs=50", "augmentation=none"]
+    train(CONFIG.override(settings), tmp_path / "one", progress=False)
+    train_by_two(tmp_path / "two", settings)
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
-    assert len(one) == 20
+    assert len(one) == 2 * 50
     assert two == pytest.approx(one, abs=1e-4)
-    # Before the first step differs by rounding, both judge the very same seven images.
-    assert two[1] == pytest.approx(one[1], abs=1e-6)
+    # It learns, so that following is no matter of course.
+    assert one[-2] < one[0] - 0.03
+    # Before rounding adds up, both judge the very same seven images.
+    assert two[:2] == pytest.approx(one[:2], abs=1e-6)
+
+
+def test_two_processes_follow_one_through_two_phases(tmp_path: Path) -> None:
+    settings = [*STILL, "epochs=4", "freeze=encoder", "frozen_epochs=2"]
+    train(CONFIG.override(settings), tmp_path / "one", progress=False)
+    train_by_two(tmp_path / "two", settings)
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-4)
+
+
+def compile_by(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have ``model.compile()`` use another backend than Inductor, which takes a minute."""
+    compile_in_place = torch.nn.Module.compile
+
+    def compiled(module: torch.nn.Module, **_: Any) -> None:
+        torch._dynamo.reset()
+        compile_in_place(module, backend=backend, fullgraph=True)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compiled)
+
+
+def test_compiled_training_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a graph break, which ``fullgraph`` would raise; judged by the compiled network."""
+    compile_by("aot_eager", monkeypatch)
+    settings = ["ema_decay=0", "epochs=1"]
+    train(CONFIG.override(settings), tmp_path / "eager", progress=False)
+    config = CONFIG.override([*settings, "compile=true"])
+    train(config, tmp_path / "compiled", progress=False)
+    eager, compiled = losses(tmp_path / "eager"), losses(tmp_path / "compiled")
+    assert compiled == pytest.approx(eager, abs=1e-4)
+    # No name tells of the compiler, so that a checkpoint loads everywhere.
+    state = torch.load(max((tmp_path / "compiled" / "checkpoints").glob("*.pt")), weights_only=True)
+    plain = pylon_zoo.load_pretrained(tmp_path / "compiled").state_dict()
+    assert list(state["model"]) == list(plain)
+
+
+def test_a_compiled_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_by("eager", monkeypatch)
+    config = CONFIG.override(["compile=true"])
+    train(config, tmp_path / "whole", progress=False)
+    folder = shutil.copytree(tmp_path / "whole", tmp_path / "resumed")
+    max((folder / "checkpoints").glob("*.json")).unlink()
+    train(config, folder, progress=False)
+    assert losses(folder) == losses(tmp_path / "whole")
+    weights = [(tmp_path / n / "model.safetensors").read_bytes() for n in ("whole", "resumed")]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.full
+def test_inductor(tmp_path: Path) -> None:
+    train(CONFIG.override(["epochs=1"]), tmp_path / "eager", progress=False)
+    config = CONFIG.override(["epochs=1", "compile=true"])
+    train(config, tmp_path / "compiled", progress=False)
+    assert losses(tmp_path / "compiled") == pytest.approx(losses(tmp_path / "eager"), abs=1e-3)
+
+
+def scale_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give every Accelerator a gradient scaler, which fp16 has on a GPU only."""
+    create = loop.create_accelerator
+
+    def scaling(*arguments: Any) -> Any:
+        accelerator = create(*arguments)
+        accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=2)
+        return accelerator
+
+    monkeypatch.setattr(loop, "create_accelerator", scaling)
+
+
+def test_the_gradient_scaler_is_saved_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Without fp16, Accelerate would clip what is still scaled.
+    config = CONFIG.override(["clip_norm=0"])
+    train(config, tmp_path / "plain", progress=False)
+    scale_gradients(monkeypatch)
+    folder = tmp_path / "scaled"
+    train(config, folder, progress=False)
+    # A power of two changes no gradient but those that it saves from vanishing.
+    assert losses(folder) == pytest.approx(losses(tmp_path / "plain"), abs=1e-5)
+    files = sorted((folder / "checkpoints").glob("*.pt"))
+    scalers = [torch.load(path, weights_only=True)["scaler"] for path in files]
+    # Two steps an epoch: the scale doubles after each.
+    assert [scaler["scale"] for scaler in scalers] == [2048.0, 4096.0]
+
+    files[1].with_suffix(".json").unlink()
+    monkeypatch.setattr(loop, "masked_bce", lambda *_: torch.tensor(float("nan")))
+    monkeypatch.setattr("accelerate.Accelerator.backward", lambda *_: None)
+    with pytest.raises(TrainingError, match=r"gradient scaler \{'scale': 2048\.0,"):
+        train(config, folder, progress=False)
 
 
 def test_heatmaps_of_fixed_images_epoch_by_epoch(
@@ -197,13 +320,28 @@ def test_heatmaps_of_fixed_images_epoch_by_epoch(
     # The maps are those of the moving average at the end of the epoch.
     model = pylon_zoo.load_pretrained(tmp_path / "a")
     best = json.loads((tmp_path / "a" / "run.json").read_text())["best_epoch"]
-    sample = next(s for s in map(Phantom("val", size=64).__getitem__, range(7)) if s.labels.any())
-    image = pylon_zoo.create_transform(model)(sample).image[None]
-    k = int(sample.labels.argmax())
+    plain = pylon_zoo.create_transform(model)
+    page = HeatmapPage(tmp_path / "a", Phantom("val", size=64, length=7), plain, 2)
+    sample, k = page.samples[0], page.classes[0]
+    image = plain(sample).image[None]
     expected = pylon_zoo.get_cam(model, image)[0, k].sigmoid().numpy()
     with np.load(files[best - 1]) as maps:
         assert set(maps) == {"0", "1"}
         assert np.allclose(maps["0"] / 255, expected, atol=1 / 255 + 1e-4)
+
+
+def test_the_page_shows_every_class_in_turn(tmp_path: Path) -> None:
+    items = Phantom("val", size=64, length=30)
+    transform = Transform(tiny_task.TinyTask.preprocessing)
+    page = HeatmapPage(tmp_path, items, transform, 8)
+    assert page.classes == [0, 1, 2, 3, 4, 5, 0, 1]
+    first = [next(i for i in range(30) if items[i].labels[k]) for k in range(6)]
+    for sample, index in zip(page.samples, first, strict=False):
+        assert sample.source == items[index].source
+    second = next(i for i in range(first[0] + 1, 30) if items[i].labels[0])
+    assert page.samples[6].source == items[second].source
+    one = HeatmapPage(tmp_path, Phantom("val", size=64, length=1), transform, 8)
+    assert len(one.samples) == int(items[0].labels.sum())
 
 
 def test_the_record_tells_how_to_repeat_the_run(tmp_path: Path) -> None:
@@ -212,4 +350,9 @@ def test_the_record_tells_how_to_repeat_the_run(tmp_path: Path) -> None:
     assert TrainingConfig(**run["config"]) == CONFIG.override(["epochs=1"])
     assert run["versions"]["torch"] == torch.__version__
     assert run["steps"] == 2
+    assert run["class_names"] == list(Phantom.class_names)
+    assert (run["training_items"], run["selection_items"]) == (10, 7)
+    torch.manual_seed(CONFIG.seed)
+    model = pylon_zoo.create_model(CONFIG.model, class_names=Phantom.class_names)
+    assert run["initial_weights_sha256"] == hash_weights(model)
     assert {"revision", "command", "device", "threads", "platform", "processes"} <= set(run)
