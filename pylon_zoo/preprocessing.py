@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from pylon_zoo.data.readers import image_to_tensor, read_image
-from pylon_zoo.data.sample import Sample, resize_masks
-from pylon_zoo.data.transforms import AUGMENTATIONS
+from pylon_zoo.data.sample import Sample
+from pylon_zoo.data.transforms import AUGMENTATIONS, resize
 from pylon_zoo.errors import InvalidInputError, RangeWarning, unknown_name
 from pylon_zoo.spec import Preprocessing
 
@@ -95,31 +95,9 @@ class Transform:
             generator = torch.default_generator if generator is None else generator
             sample = AUGMENTATIONS[self.augmentation](sample, generator)
         if self.preprocessing.resize == "squash":
-            sample = self._resize(sample)
+            _, height, width = self.preprocessing.input_size
+            sample = resize(sample, height, width, self.preprocessing.interpolation)
         return replace(sample, image=(sample.image - self._mean) / self._std)
-
-    def _resize(self, sample: Sample) -> Sample:
-        _, height, width = self.preprocessing.input_size
-        if (sample.height, sample.width) == (height, width):
-            return sample
-        from torchvision.transforms.v2 import InterpolationMode
-        from torchvision.transforms.v2.functional import resize
-
-        image = resize(
-            sample.image,
-            [height, width],
-            interpolation=InterpolationMode(self.preprocessing.interpolation),
-            antialias=True,
-        )
-        scale = torch.tensor([width / sample.width, height / sample.height])
-        return replace(
-            sample,
-            # Bicubic overshoots at sharp edges.
-            image=image.clamp(0, 1),
-            boxes=sample.boxes * scale.repeat(2),
-            points=sample.points * scale,
-            masks=resize_masks(sample.masks, height, width),
-        )
 
 
 def _as_tensor(image: Image.Image | NDArray[Any] | Tensor) -> Tensor:

@@ -14,9 +14,17 @@ from dataclasses import replace
 import torch
 from torch import Generator, Tensor
 
-from pylon_zoo.data.sample import Sample
+from pylon_zoo.data.sample import Sample, resize_masks
 
-__all__ = ["AUGMENTATIONS", "brightness_contrast", "flip", "quarter_turn", "random_crop", "rotate"]
+__all__ = [
+    "AUGMENTATIONS",
+    "brightness_contrast",
+    "flip",
+    "quarter_turn",
+    "random_crop",
+    "resize",
+    "rotate",
+]
 
 Transform = Callable[[Sample, Generator], Sample]
 
@@ -114,6 +122,37 @@ def random_crop(sample: Sample, generator: Generator) -> Sample:
             x, y = (int(torch.randint(r + 1, (), generator=generator)) for r in room)
             return _cut(sample, x, y, width, height)
     return sample
+
+
+def resize(sample: Sample, height: int, width: int, interpolation: str = "bicubic") -> Sample:
+    """Resize to (height, width) without keeping the aspect, anti-aliased.
+
+    Args:
+        sample: its image in float32 in [0, 1], and so the result's.
+        height: in pixels.
+        width: in pixels.
+        interpolation: ``"nearest"``, ``"bilinear"`` or ``"bicubic"``.
+    """
+    if (sample.height, sample.width) == (height, width):
+        return sample
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2.functional import resize as resize_image
+
+    image = resize_image(
+        sample.image,
+        [height, width],
+        interpolation=InterpolationMode(interpolation),
+        antialias=True,
+    )
+    scale = torch.tensor([width / sample.width, height / sample.height])
+    return replace(
+        sample,
+        # Bicubic overshoots at sharp edges.
+        image=image.clamp(0, 1),
+        boxes=sample.boxes * scale.repeat(2),
+        points=sample.points * scale,
+        masks=resize_masks(sample.masks, height, width),
+    )
 
 
 def brightness_contrast(image: Tensor, brightness: float, contrast: float) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from pylon_zoo.data import LocalizationDataset, Task
+from pylon_zoo.data import CachedShards, LocalizationDataset, Task
 from pylon_zoo.data.seeds import generator_for
 from pylon_zoo.errors import ImageReadError, InvalidInputError, InvalidOptionError, TrainingError
 from pylon_zoo.preprocessing import Transform
@@ -113,6 +113,7 @@ def create_loaders(
 
     Raises:
         InvalidOptionError: ``batch_size`` cannot be shared out evenly.
+        CacheError: the cache's images do not fit the preprocessing.
         TrainingError: there are fewer items than a batch takes.
     """
     shares = processes * config.accumulation
@@ -122,6 +123,9 @@ def create_loaders(
             f"process(es) x accumulation={config.accumulation}; take a multiple of {shares}."
         )
     items, selection_items = task.training(), task.selection()
+    for images in (items, selection_items):
+        if isinstance(images, CachedShards):
+            images.require_transform(preprocessing)
     if len(items) < config.batch_size:
         raise TrainingError(
             f"{task.name} has {len(items)} training items, fewer than one batch takes; set "

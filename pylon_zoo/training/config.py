@@ -43,6 +43,7 @@ class TrainingConfig:
             and encoder. The head is made anew where the classes differ.
         data: the task's name (:mod:`pylon_zoo.data.tasks`).
         root: the dataset's folder, where it has files.
+        cache: folder that ``pylon-zoo data cache`` wrote, to read images from instead.
         image_size: side that images are resized to; 0 for the task's (or the checkpoint's) own.
         augmentation: ``"none"``, ``"light"``, ``"dihedral"`` or ``"paper"``.
         epochs: at most.
@@ -85,6 +86,7 @@ class TrainingConfig:
     encoder_pretrained: bool = False
     weights: str | None = None
     root: str | None = None
+    cache: str | None = None
     image_size: int = 0
     augmentation: str = "light"
     epochs: int = 40

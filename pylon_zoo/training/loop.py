@@ -125,7 +125,7 @@ def train(
     set_seed(config.seed)
 
     # Data and model. The model's preprocessing is the one to train with.
-    task = open_task(config.data, config.root, seed=config.seed)
+    task = open_task(config.data, config.root, seed=config.seed, cache=config.cache)
     model: Any = create_initial_model(config, task).to(accelerator.device)
     spec = model.spec
     training, selection, order = create_loaders(
