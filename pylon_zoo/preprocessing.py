@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 
 from pylon_zoo.data.readers import image_to_tensor, read_image
 from pylon_zoo.data.sample import Sample
-from pylon_zoo.data.transforms import AUGMENTATIONS, resize
+from pylon_zoo.data.transforms import AUGMENTATIONS, adjust, augment, resize, sampling, warp
 from pylon_zoo.errors import InvalidInputError, RangeWarning, unknown_name
 from pylon_zoo.spec import Preprocessing
 
@@ -52,7 +52,11 @@ def create_transform(
 
 
 class Transform:
-    """Scale to [0, 1], convert channels, augment, resize and normalize."""
+    """Scale to [0, 1], convert channels, augment, resize and normalize.
+
+    Called, it does all of it. Training can also prepare images in a worker process, draw what is
+    to become of them there, and have a batch of them augmented and normalized on its own device.
+    """
 
     def __init__(self, preprocessing: Preprocessing, augmentation: str = "none") -> None:
         """See :func:`create_transform`."""
@@ -60,6 +64,8 @@ class Transform:
             raise unknown_name("augmentation", augmentation, AUGMENTATIONS)
         self.preprocessing = preprocessing
         self.augmentation = augmentation
+        squash = preprocessing.resize == "squash"
+        self._size = preprocessing.input_size[1:] if squash else None
         self._mean = torch.tensor(preprocessing.mean)[:, None, None]
         self._std = torch.tensor(preprocessing.std)[:, None, None]
 
@@ -87,16 +93,44 @@ class Transform:
             Sample(image=tensor, labels=torch.zeros(0), source=name), generator
         ).image
 
-    def _sample(self, sample: Sample, generator: Generator | None) -> Sample:
+    def prepare(self, sample: Sample) -> Sample:
+        """A sample as :meth:`draw` and :meth:`finish` take it: channels, [0, 1], resized."""
+        sample = self._unit(sample)
+        if self._size is not None:
+            sample = resize(sample, *self._size, self.preprocessing.interpolation)
+        return sample
+
+    def draw(self, sample: Sample, generator: Generator) -> Tensor:
+        """Numbers (8,) that tell :meth:`finish` how to change a prepared sample's image."""
+        drawn = AUGMENTATIONS[self.augmentation](sample.width, sample.height, generator)
+        size = sample.width, sample.height
+        place = sampling(drawn.matrix(*size, *size), size, size)
+        return torch.cat([place.flatten(), torch.tensor([drawn.brightness, drawn.contrast])])
+
+    def finish(self, images: Tensor, drawn: Tensor) -> Tensor:
+        """Augment and normalize a batch of prepared images, on their device.
+
+        Args:
+            images: (B, C, H, W) float32 in [0, 1].
+            drawn: (B, 8) of :meth:`draw`.
+        """
+        height, width = images.shape[-2:]
+        images = warp(images, drawn[:, :6].reshape(-1, 2, 3), height, width)
+        images = adjust(images, drawn[:, 6], drawn[:, 7])
+        return (images - self._mean.to(images)) / self._std.to(images)
+
+    def _unit(self, sample: Sample) -> Sample:
         channels = self.preprocessing.input_size[0]
-        image = _match_channels(to_unit_range(sample.image, sample.source), channels, sample.source)
-        sample = replace(sample, image=image)
+        image = to_unit_range(sample.image, sample.source)
+        return replace(sample, image=_match_channels(image, channels, sample.source))
+
+    def _sample(self, sample: Sample, generator: Generator | None) -> Sample:
+        sample = self._unit(sample)
         if self.augmentation != "none":
             generator = torch.default_generator if generator is None else generator
-            sample = AUGMENTATIONS[self.augmentation](sample, generator)
-        if self.preprocessing.resize == "squash":
-            _, height, width = self.preprocessing.input_size
-            sample = resize(sample, height, width, self.preprocessing.interpolation)
+            sample = augment(sample, self.augmentation, generator, self._size)
+        if self._size is not None:
+            sample = resize(sample, *self._size, self.preprocessing.interpolation)
         return replace(sample, image=(sample.image - self._mean) / self._std)
 
 
