@@ -14,7 +14,16 @@ from torch import Generator, Tensor
 
 from pylon_zoo.data.readers import image_to_tensor, read_image
 from pylon_zoo.data.sample import Sample
-from pylon_zoo.data.transforms import AUGMENTATIONS, adjust, augment, resize, sampling, warp
+from pylon_zoo.data.transforms import (
+    AUGMENTATIONS,
+    Change,
+    adjust,
+    change,
+    change_and_resize,
+    resize,
+    sampling,
+    warp,
+)
 from pylon_zoo.errors import InvalidInputError, RangeWarning, unknown_name
 from pylon_zoo.spec import Preprocessing
 
@@ -120,17 +129,27 @@ class Transform:
         return (images - self._mean.to(images)) / self._std.to(images)
 
     def _unit(self, sample: Sample) -> Sample:
+        return self._channels(replace(sample, image=to_unit_range(sample.image, sample.source)))
+
+    def _channels(self, sample: Sample) -> Sample:
         channels = self.preprocessing.input_size[0]
-        image = to_unit_range(sample.image, sample.source)
-        return replace(sample, image=_match_channels(image, channels, sample.source))
+        if sample.image.shape[0] == channels:
+            return sample
+        return replace(sample, image=_match_channels(sample.image, channels, sample.source))
 
     def _sample(self, sample: Sample, generator: Generator | None) -> Sample:
-        sample = self._unit(sample)
+        drawn = Change()
         if self.augmentation != "none":
             generator = torch.default_generator if generator is None else generator
-            sample = augment(sample, self.augmentation, generator, self._size)
-        if self._size is not None:
-            sample = resize(sample, *self._size, self.preprocessing.interpolation)
+            drawn = AUGMENTATIONS[self.augmentation](sample.width, sample.height, generator)
+        if drawn.warps and self._size is not None:
+            if sample.image.dtype != torch.uint8:
+                sample = self._unit(sample)
+            sample = self._channels(change_and_resize(sample, drawn, *self._size))
+        else:
+            sample = change(self._unit(sample), drawn)
+            if self._size is not None:
+                sample = resize(sample, *self._size, self.preprocessing.interpolation)
         return replace(sample, image=(sample.image - self._mean) / self._std)
 
 
@@ -216,8 +235,6 @@ def _warn_of_dark(image: Tensor, source: str) -> None:
 
 def _match_channels(image: Tensor, channels: int, source: str) -> Tensor:
     have = image.shape[0]
-    if have == channels:
-        return image
     if have == 3 and channels == 1:
         return (image * torch.tensor(LUMA)[:, None, None]).sum(dim=0, keepdim=True)
     if have == 1:

@@ -23,7 +23,6 @@ __all__ = [
     "AUGMENTATIONS",
     "Change",
     "adjust",
-    "augment",
     "brightness_contrast",
     "change",
     "change_and_resize",
@@ -201,6 +200,11 @@ class Change:
         """Whether brightness or contrast change."""
         return (self.brightness, self.contrast) != (0.0, 1.0)
 
+    @property
+    def warps(self) -> bool:
+        """Whether it rotates or crops."""
+        return bool(self.degrees) or self.crop is not None
+
     def matrix(self, width: int, height: int, new_width: int, new_height: int) -> Array:
         """(3, 3) float64: where (x, y, 1) of an image goes when the result is resized.
 
@@ -244,32 +248,34 @@ def change_and_resize(sample: Sample, by: Change, height: int, width: int) -> Sa
 
     An image that shrinks to less than half is averaged first, over squares of as many pixels as
     fit into one of the result.
+
+    Args:
+        sample: its image in uint8, or in float32 in [0, 1]; the result's is in float32.
+        by: the change.
+        height: of the result.
+        width: of the result.
     """
     matrix = by.matrix(sample.width, sample.height, width, height)
-    shrink = 1 / float(np.linalg.norm(matrix[:2, :2], ord=2))
-    step = max(int(shrink), 1)
-    image = sample.image[None]
-    for dim in (-1, -2) if step > 1 else ():
-        image = _mean_of(image, step, dim)
+    step = max(int(1 / np.linalg.norm(matrix[:2, :2], ord=2)), 1)
+    image = _means(sample.image, step)[None]
     extent = image.shape[-1] * step, image.shape[-2] * step
     image = warp(image, sampling(matrix, extent, (width, height)), height, width)
     if by.adjusts:
         image = adjust(image, *torch.tensor([[by.brightness], [by.contrast]]))
+    if not len(sample.boxes) + len(sample.points) + len(sample.masks):
+        return replace(sample, image=image[0])
 
     affine = torch.from_numpy(matrix[:2].astype(np.float32))
     linear, offset = affine[:, :2], affine[:, 2:]
     corners = sample.boxes[:, [0, 1, 2, 1, 0, 3, 2, 3]].reshape(-1, 4, 2)
     corners = corners @ linear.T + offset.T
-    masks = sample.masks.new_zeros(0, height, width)
-    if len(sample.masks):
-        place = sampling(matrix, (sample.width, sample.height), (width, height))
-        masks = warp(sample.masks[None].float(), place, height, width, mode="nearest")[0] > 0
+    place = sampling(matrix, (sample.width, sample.height), (width, height))
     moved = replace(
         sample,
         image=image[0],
         boxes=torch.cat([corners.amin(dim=1), corners.amax(dim=1)], dim=1),
         points=sample.points @ linear.T + offset.T,
-        masks=masks,
+        masks=warp(sample.masks[None].float(), place, height, width, mode="nearest")[0] > 0,
     )
     return _cut(moved, 0, 0, width, height)
 
@@ -318,19 +324,29 @@ def adjust(images: Tensor, brightness: Tensor, contrast: Tensor) -> Tensor:
     return torch.addcmul(shift, images, contrast[:, None, None, None]).clamp_(0, 1)
 
 
-def _mean_of(images: Tensor, step: int, dim: int) -> Tensor:
-    """Means of ``step`` neighbours along a dimension; of what is left at its end."""
-    index = [slice(None)] * images.ndim
-    index[dim] = slice(None, None, step)
-    total = images[tuple(index)].clone()
+def _means(image: Tensor, step: int) -> Tensor:
+    """Means of squares of ``step`` x ``step`` pixels, in float32 in [0, 1]; of what the edge holds.
+
+    Bytes are added up as integers: a large image is never held in floats.
+    """
+    top = 255 if image.dtype == torch.uint8 else 1
+    if step == 1:
+        return image.to(torch.float32) / top
+    exact = torch.int16 if step * 255 < 2**15 else torch.int32
+    sums = image[:, ::step].to(exact if top == 255 else torch.float32, copy=True)
     for offset in range(1, step):
-        index[dim] = slice(offset, None, step)
-        part = images[tuple(index)]
-        total.narrow(dim, 0, part.shape[dim]).add_(part)
-    total /= step
-    if left := images.shape[dim] % step:
-        total.narrow(dim, -1, 1).mul_(step / left)
-    return total
+        part = image[:, offset::step]
+        sums[:, : part.shape[1]] += part
+    means = sums[..., ::step].to(torch.float32, copy=True)
+    for offset in range(1, step):
+        part = sums[..., offset::step]
+        means[..., : part.shape[2]] += part
+    means /= step**2 * top
+    if left := image.shape[1] % step:
+        means[:, -1] *= step / left
+    if left := image.shape[2] % step:
+        means[..., -1] *= step / left
+    return means
 
 
 def _draw_none(_width: int, _height: int, _generator: Generator) -> Change:
@@ -377,16 +393,3 @@ AUGMENTATIONS: dict[str, Callable[[int, int, Generator], Change]] = {
     "dihedral": _draw_dihedral,
     "paper": _draw_paper,
 }
-
-
-def augment(
-    sample: Sample, name: str, generator: Generator, size: tuple[int, int] | None = None
-) -> Sample:
-    """Change a sample as an augmentation draws it.
-
-    What rotates or crops goes to ``size`` (height, width) at once, where that is given.
-    """
-    drawn = AUGMENTATIONS[name](sample.width, sample.height, generator)
-    if size is not None and (drawn.degrees or drawn.crop is not None):
-        return change_and_resize(sample, drawn, *size)
-    return change(sample, drawn)
