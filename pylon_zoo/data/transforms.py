@@ -256,7 +256,8 @@ def change_and_resize(sample: Sample, by: Change, height: int, width: int) -> Sa
         width: of the result.
     """
     matrix = by.matrix(sample.width, sample.height, width, height)
-    step = max(int(1 / np.linalg.norm(matrix[:2, :2], ord=2)), 1)
+    # A row for each side of the result: turned, they keep their lengths.
+    step = max(int(1 / max(math.hypot(a, b) for a, b, _ in matrix[:2].tolist())), 1)
     image = _means(sample.image, step)[None]
     extent = image.shape[-1] * step, image.shape[-2] * step
     image = warp(image, sampling(matrix, extent, (width, height)), height, width)
