@@ -47,7 +47,14 @@ class COCO(OwnDataset):
             word = next((w for w in words if w), None)
             try:
                 own, found = _read(file, folder)
-            except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            except (
+                LookupError,
+                TypeError,
+                ValueError,
+                AttributeError,
+                ArithmeticError,
+                RecursionError,
+            ) as error:
                 raise DatasetError(
                     f"{file} does not follow the COCO format ({type(error).__name__}: {error}). "
                     f"{REMEDY}"
