@@ -173,6 +173,20 @@ def test_what_changed_is_noticed_and_only_that_is_written_anew(tmp_path: Path) -
         CachedShards(folder, renamed)
 
 
+def test_a_changed_mask_file_is_noticed(tmp_path: Path) -> None:
+    dataset = mixed(tmp_path / "images")
+    drawn = tmp_path / "mask.png"
+    drawn.write_bytes(b"one")
+    # Masks that a function reads from a file of their own.
+    record = replace(dataset.records[3], masks=partial(quarter, 1, folder=drawn))
+    dataset = FileDataset(dataset.class_names, [record])
+    write(dataset, tmp_path / "cache")
+    CachedShards(tmp_path / "cache", dataset)
+    drawn.write_bytes(b"another")
+    with pytest.raises(CacheError, match="1 of its 1 shards"):
+        CachedShards(tmp_path / "cache", dataset)
+
+
 def test_another_transform_and_foreign_folders_are_refused(tmp_path: Path) -> None:
     dataset = mixed(tmp_path / "images")
     write(dataset, tmp_path / "cache", size=16)
