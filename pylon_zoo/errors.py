@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 __all__ = [
+    "CacheError",
     "CheckpointError",
     "DatasetError",
     "DownloadError",
@@ -75,6 +76,10 @@ class ImageReadError(PylonZooError, OSError):
 
 class DatasetError(PylonZooError, OSError):
     """A dataset's files are missing or do not follow the official layout."""
+
+
+class CacheError(DatasetError):
+    """A data cache is damaged, or of other data or another transform than it is asked for."""
 
 
 class ManifestError(PylonZooError, ValueError):

@@ -13,8 +13,17 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from pylon_zoo.data.readers import image_to_tensor, read_image
-from pylon_zoo.data.sample import Sample, resize_masks
-from pylon_zoo.data.transforms import AUGMENTATIONS
+from pylon_zoo.data.sample import Sample
+from pylon_zoo.data.transforms import (
+    AUGMENTATIONS,
+    Change,
+    adjust,
+    change,
+    change_and_resize,
+    resize,
+    sampling,
+    warp,
+)
 from pylon_zoo.errors import InvalidInputError, RangeWarning, unknown_name
 from pylon_zoo.spec import Preprocessing
 
@@ -52,7 +61,11 @@ def create_transform(
 
 
 class Transform:
-    """Scale to [0, 1], convert channels, augment, resize and normalize."""
+    """Scale to [0, 1], convert channels, augment, resize and normalize.
+
+    Called, it does all of it. Training can also prepare images in a worker process, draw what is
+    to become of them there, and have a batch of them augmented and normalized on its own device.
+    """
 
     def __init__(self, preprocessing: Preprocessing, augmentation: str = "none") -> None:
         """See :func:`create_transform`."""
@@ -60,6 +73,8 @@ class Transform:
             raise unknown_name("augmentation", augmentation, AUGMENTATIONS)
         self.preprocessing = preprocessing
         self.augmentation = augmentation
+        squash = preprocessing.resize == "squash"
+        self._size = preprocessing.input_size[1:] if squash else None
         self._mean = torch.tensor(preprocessing.mean)[:, None, None]
         self._std = torch.tensor(preprocessing.std)[:, None, None]
 
@@ -87,39 +102,55 @@ class Transform:
             Sample(image=tensor, labels=torch.zeros(0), source=name), generator
         ).image
 
-    def _sample(self, sample: Sample, generator: Generator | None) -> Sample:
+    def prepare(self, sample: Sample) -> Sample:
+        """A sample as :meth:`draw` and :meth:`finish` take it: channels, [0, 1], resized."""
+        sample = self._unit(sample)
+        if self._size is not None:
+            sample = resize(sample, *self._size, self.preprocessing.interpolation)
+        return sample
+
+    def draw(self, sample: Sample, generator: Generator) -> Tensor:
+        """Numbers (8,) that tell :meth:`finish` how to change a prepared sample's image."""
+        drawn = AUGMENTATIONS[self.augmentation](sample.width, sample.height, generator)
+        size = sample.width, sample.height
+        place = sampling(drawn.matrix(*size, *size), size, size)
+        return torch.cat([place.flatten(), torch.tensor([drawn.brightness, drawn.contrast])])
+
+    def finish(self, images: Tensor, drawn: Tensor) -> Tensor:
+        """Augment and normalize a batch of prepared images, on their device.
+
+        Args:
+            images: (B, C, H, W) float32 in [0, 1].
+            drawn: (B, 8) of :meth:`draw`.
+        """
+        height, width = images.shape[-2:]
+        images = warp(images, drawn[:, :6].reshape(-1, 2, 3), height, width)
+        images = adjust(images, drawn[:, 6], drawn[:, 7])
+        return (images - self._mean.to(images)) / self._std.to(images)
+
+    def _unit(self, sample: Sample) -> Sample:
+        return self._channels(replace(sample, image=to_unit_range(sample.image, sample.source)))
+
+    def _channels(self, sample: Sample) -> Sample:
         channels = self.preprocessing.input_size[0]
-        image = _match_channels(to_unit_range(sample.image, sample.source), channels, sample.source)
-        sample = replace(sample, image=image)
+        if sample.image.shape[0] == channels:
+            return sample
+        return replace(sample, image=_match_channels(sample.image, channels, sample.source))
+
+    def _sample(self, sample: Sample, generator: Generator | None) -> Sample:
+        drawn = Change()
         if self.augmentation != "none":
             generator = torch.default_generator if generator is None else generator
-            sample = AUGMENTATIONS[self.augmentation](sample, generator)
-        if self.preprocessing.resize == "squash":
-            sample = self._resize(sample)
+            drawn = AUGMENTATIONS[self.augmentation](sample.width, sample.height, generator)
+        if drawn.warps and self._size is not None:
+            if sample.image.dtype != torch.uint8:
+                sample = self._unit(sample)
+            sample = self._channels(change_and_resize(sample, drawn, *self._size))
+        else:
+            sample = change(self._unit(sample), drawn)
+            if self._size is not None:
+                sample = resize(sample, *self._size, self.preprocessing.interpolation)
         return replace(sample, image=(sample.image - self._mean) / self._std)
-
-    def _resize(self, sample: Sample) -> Sample:
-        _, height, width = self.preprocessing.input_size
-        if (sample.height, sample.width) == (height, width):
-            return sample
-        from torchvision.transforms.v2 import InterpolationMode
-        from torchvision.transforms.v2.functional import resize
-
-        image = resize(
-            sample.image,
-            [height, width],
-            interpolation=InterpolationMode(self.preprocessing.interpolation),
-            antialias=True,
-        )
-        scale = torch.tensor([width / sample.width, height / sample.height])
-        return replace(
-            sample,
-            # Bicubic overshoots at sharp edges.
-            image=image.clamp(0, 1),
-            boxes=sample.boxes * scale.repeat(2),
-            points=sample.points * scale,
-            masks=resize_masks(sample.masks, height, width),
-        )
 
 
 def _as_tensor(image: Image.Image | NDArray[Any] | Tensor) -> Tensor:
@@ -204,8 +235,6 @@ def _warn_of_dark(image: Tensor, source: str) -> None:
 
 def _match_channels(image: Tensor, channels: int, source: str) -> Tensor:
     have = image.shape[0]
-    if have == channels:
-        return image
     if have == 3 and channels == 1:
         return (image * torch.tensor(LUMA)[:, None, None]).sum(dim=0, keepdim=True)
     if have == 1:

@@ -29,7 +29,7 @@ def test_every_public_name_resolves() -> None:
 #: Who may import whom: a part may import those on the lines above it.
 LAYERS = [
     {"errors"},
-    {"spec", "encoders"},
+    {"spec", "encoders", "files"},
     {"architectures", "data", "metrics"},
     {"registry", "preprocessing"},
     {"heatmaps", "weights"},

@@ -11,6 +11,7 @@ from pylon_zoo.data.nih14 import NIH14
 from pylon_zoo.data.phantom import Phantom
 from pylon_zoo.data.readers import count_frames, find_images, read_image
 from pylon_zoo.data.sample import LocalizationDataset, Sample
+from pylon_zoo.data.shards import CachedShards
 from pylon_zoo.data.tasks import TASKS, Task, open_task
 from pylon_zoo.data.tiles import Tiles
 from pylon_zoo.data.vindr_cxr import VinDrCXR
@@ -24,6 +25,7 @@ __all__ = [
     "VOC2012",
     "CSVTable",
     "Cached",
+    "CachedShards",
     "CheXlocalize",
     "FileDataset",
     "ImageFolder",

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pylon_zoo.data.files import Record, make_record
+from pylon_zoo.data.files import Record, is_file, make_record
 from pylon_zoo.data.own import OwnDataset, parse_box, split_of
 from pylon_zoo.errors import DatasetError
 
@@ -47,7 +47,14 @@ class COCO(OwnDataset):
             word = next((w for w in words if w), None)
             try:
                 own, found = _read(file, folder)
-            except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            except (
+                LookupError,
+                TypeError,
+                ValueError,
+                AttributeError,
+                ArithmeticError,
+                RecursionError,
+            ) as error:
                 raise DatasetError(
                     f"{file} does not follow the COCO format ({type(error).__name__}: {error}). "
                     f"{REMEDY}"
@@ -105,4 +112,4 @@ def _read(file: Path, folder: Path) -> tuple[tuple[str, ...], list[Record]]:
 def _locate(folder: Path, file: Path, name: str) -> Path:
     inner = file.stem.removeprefix("instances_")
     places = [folder / "images" / name, folder / inner / name, folder / "images" / inner / name]
-    return next((place for place in places if place.is_file()), folder / name)
+    return next((place for place in places if is_file(place)), folder / name)

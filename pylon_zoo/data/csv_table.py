@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from pylon_zoo.data.files import make_record, read_table
+from pylon_zoo.data.files import is_file, make_record, read_table
 from pylon_zoo.data.own import OwnDataset, parse_box, parse_label, split_of
 from pylon_zoo.errors import DatasetError
 
@@ -147,7 +147,7 @@ def _cell(row: dict[str, str], name: str, where: str) -> float:
 
 def _locate(folder: Path, image: str) -> Path:
     inner = folder / "images" / image
-    return inner if inner.is_file() else folder / image
+    return inner if is_file(inner) else folder / image
 
 
 def _boxes(table: Path, names: Sequence[str]) -> dict[str, list[tuple[int, list[float]]]]:

@@ -16,7 +16,15 @@ from pylon_zoo.data.readers import read_image
 from pylon_zoo.data.sample import Sample, empty_boxes, resize_masks
 from pylon_zoo.errors import DatasetError
 
-__all__ = ["FileDataset", "Record", "group_part", "make_record", "read_rows", "read_table"]
+__all__ = [
+    "FileDataset",
+    "Record",
+    "group_part",
+    "is_file",
+    "make_record",
+    "read_rows",
+    "read_table",
+]
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,7 @@ class FileDataset:
         """
         if not self.records:
             raise DatasetError(f"There is no image in this split. {self.remedy}")
-        missing = [record.path for record in self.records if not record.path.is_file()]
+        missing = [record.path for record in self.records if not is_file(record.path)]
         if missing:
             raise DatasetError(
                 f"{len(missing)} of {len(self.records)} images are missing, first {missing[0]}. "
@@ -126,6 +134,11 @@ def make_record(
         group,
         reference,
     )
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; False also for what can be no path, e.g. a name too long."""
+    return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises there
 
 
 def group_part(group: str, parts: int = 10) -> int:

@@ -56,7 +56,8 @@ def read_image(path: str | os.PathLike[str], frame: int = 0) -> Tensor:
             if frame:
                 image.seek(frame)
             image.load()
-            return image_to_tensor(ImageOps.exif_transpose(image))
+            ImageOps.exif_transpose(image, in_place=True)
+            return image_to_tensor(image)
     except PylonZooError:
         raise
     except FileNotFoundError:
@@ -84,8 +85,10 @@ def image_to_tensor(image: Image.Image) -> Tensor:
         if image.mode == "I" and pixels.min() >= 0 and pixels.max() <= 65535:
             return torch.from_numpy(pixels.astype(np.uint16))[None]
         raise ValueError(f"32-bit pixels of unknown range (mode {image.mode})")
-    if image.mode in ("1", "L"):
-        return torch.from_numpy(np.array(image.convert("L")))[None]
+    if image.mode == "1":
+        image = image.convert("L")
+    if image.mode == "L":
+        return torch.from_numpy(np.array(image))[None]
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import ClassVar
 
 from pylon_zoo.data.bccd import BCCD
@@ -18,10 +19,11 @@ from pylon_zoo.data.nih14 import NIH14
 from pylon_zoo.data.own import SPLITS
 from pylon_zoo.data.phantom import Phantom
 from pylon_zoo.data.sample import LocalizationDataset, Sample
+from pylon_zoo.data.shards import CachedShards
 from pylon_zoo.data.tiles import Tiles
 from pylon_zoo.data.vindr_cxr import VinDrCXR
 from pylon_zoo.data.voc2012 import VOC2012
-from pylon_zoo.errors import DatasetError, PylonZooError, unknown_name
+from pylon_zoo.errors import DatasetError, InvalidOptionError, PylonZooError, unknown_name
 from pylon_zoo.spec import Preprocessing
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "VinDrCXR10Task",
     "VinDrCXR50Task",
     "VinDrCXRTask",
+    "files_task",
     "open_task",
 ]
 
@@ -171,7 +174,17 @@ class BCCDTask(Task):
 
 
 class FilesTask(Task):
-    """A dataset of whole images in files: classified and localized on the same images."""
+    """A dataset of whole images in files: classified and localized on the same images.
+
+    Attributes:
+        cache: folder that ``pylon-zoo data cache`` wrote, to read images for training from.
+        training_split: that is trained on.
+        selection_split: that selects the best epoch.
+    """
+
+    cache: str | None = None
+    training_split: ClassVar[str] = "train"
+    selection_split: ClassVar[str] = "val"
 
     def __init__(self, root: str | None = None, seed: int = 0) -> None:
         super().__init__(root, seed)
@@ -186,13 +199,19 @@ class FilesTask(Task):
     def dataset(self, split: str) -> FileDataset:
         """All images of a split, whether their files are there or not."""
 
+    def _whole(self, split: str) -> LocalizationDataset:
+        images = self.dataset(split)
+        if self.cache is None:
+            return images.require_files()
+        return CachedShards(Path(self.cache) / split, images)
+
     def training(self) -> LocalizationDataset:
-        """The train split."""
-        return self.dataset("train").require_files()
+        """The training split, from the cache where there is one."""
+        return self._whole(self.training_split)
 
     def selection(self) -> LocalizationDataset:
-        """The val split."""
-        return self.classification("val")
+        """The selection split, from the cache where there is one."""
+        return self._whole(self.selection_split)
 
     def classification(self, split: str) -> LocalizationDataset:
         """Whole images."""
@@ -254,26 +273,19 @@ class VinDrCXR10Task(VinDrCXRTask):
 
 
 class VOC2012Task(FilesTask):
-    """Pascal VOC 2012 at 256 px, in color."""
+    """Pascal VOC 2012 at 256 px, in color; trained on 9/10 of the official train list."""
 
     name = "voc2012"
     class_names = VOC2012.CLASS_NAMES
     splits = VOC2012.SPLITS
     preprocessing = Preprocessing(input_size=(3, 256, 256), mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    training_split, selection_split = "fit", "select"
     url = VOC2012.download_page
     license = VOC2012.license
 
     def dataset(self, split: str) -> FileDataset:
         """A split of the official release."""
         return VOC2012(self.folder, split)
-
-    def training(self) -> LocalizationDataset:
-        """The fit split (9/10 of the official train list)."""
-        return self.classification("fit")
-
-    def selection(self) -> LocalizationDataset:
-        """The select split (the other 1/10)."""
-        return self.classification("select")
 
 
 class CheXlocalizeTask(FilesTask):
@@ -366,13 +378,40 @@ TASKS: dict[str, type[Task]] = {
 }
 
 
-def open_task(name: str, root: str | None = None, *, seed: int = 0) -> Task:
-    """The task of that name; ``root`` is the dataset's folder, where it has files.
+def open_task(
+    name: str, root: str | None = None, *, seed: int = 0, cache: str | None = None
+) -> Task:
+    """The task of that name.
+
+    Args:
+        name: a key of :data:`TASKS`.
+        root: the dataset's folder, where it has files.
+        seed: of what is drawn.
+        cache: folder that ``pylon-zoo data cache`` wrote; training and selection read it.
 
     Raises:
         UnknownNameError: no such task; suggests the nearest.
         DatasetError: the dataset needs a folder.
+        InvalidOptionError: the dataset takes no cache.
     """
     if name not in TASKS:
         raise unknown_name("dataset", name, TASKS)
-    return TASKS[name](root, seed)
+    task = TASKS[name](root, seed)
+    if cache is not None:
+        files_task(task).cache = cache
+    return task
+
+
+def files_task(task: Task) -> FilesTask:
+    """The task itself, if it is one of whole images in files.
+
+    Raises:
+        InvalidOptionError: it is not, so that there is nothing to cache.
+    """
+    if not isinstance(task, FilesTask):
+        cached = ", ".join(name for name, kind in TASKS.items() if issubclass(kind, FilesTask))
+        raise InvalidOptionError(
+            f"{task.name} keeps its images in memory and takes no cache; datasets that do are "
+            f"{cached}."
+        )
+    return task

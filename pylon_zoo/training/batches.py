@@ -10,17 +10,19 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from pylon_zoo.data import LocalizationDataset, Task
+from pylon_zoo.data import CachedShards, LocalizationDataset, Task
 from pylon_zoo.data.seeds import generator_for
 from pylon_zoo.errors import ImageReadError, InvalidInputError, InvalidOptionError, TrainingError
 from pylon_zoo.preprocessing import Transform
 from pylon_zoo.spec import Preprocessing
 from pylon_zoo.training.config import TrainingConfig
 
-__all__ = ["BadImages", "EpochOrder", "Items", "create_loaders"]
+__all__ = ["AugmentedBatches", "BadImages", "EpochOrder", "Items", "create_loaders"]
 
-#: Image (C, H, W), labels (K,), the image's name, and what is wrong with it (or "").
-Item = tuple[Tensor, Tensor, str, str]
+#: Image (C, H, W), labels (K,), the image's name, what is wrong with it (or ""), and what is to
+#: become of it on the device (8,), or nothing.
+Item = tuple[Tensor, Tensor, str, str, Tensor]
+NOTHING = torch.zeros(0)
 
 
 class Items(Dataset[Item]):
@@ -30,22 +32,55 @@ class Items(Dataset[Item]):
     nothing in the loss; whether the run goes on is for :class:`BadImages` to say.
     """
 
-    def __init__(self, dataset: LocalizationDataset, transform: Transform, seed: int) -> None:
+    def __init__(
+        self,
+        dataset: LocalizationDataset,
+        transform: Transform,
+        seed: int,
+        *,
+        on_device: bool = False,
+    ) -> None:
+        """Describe the items.
+
+        Args:
+            dataset: what they come from.
+            transform: makes them.
+            seed: of the augmentation.
+            on_device: leave augmentation and normalization to :class:`AugmentedBatches`.
+        """
         self.dataset, self.transform, self.seed = dataset, transform, seed
+        self.on_device = on_device
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
         epoch, index = key
+        generator, drawn = generator_for(self.seed, epoch, index), NOTHING
         try:
             sample = self.dataset[epoch * len(self.dataset) + index]
-            sample = self.transform(sample, generator_for(self.seed, epoch, index))
+            if self.on_device:
+                sample = self.transform.prepare(sample)
+                drawn = self.transform.draw(sample, generator)
+            else:
+                sample = self.transform(sample, generator)
         except (ImageReadError, InvalidInputError) as error:
             image = torch.zeros(self.transform.preprocessing.input_size)
             labels = torch.full((len(self.dataset.class_names),), float("nan"))
-            return image, labels, f"item {index}", str(error)
-        return sample.image, sample.labels, sample.source, ""
+            drawn = torch.zeros(8) if self.on_device else NOTHING
+            return image, labels, f"item {index}", str(error), drawn
+        return sample.image, sample.labels, sample.source, "", drawn
+
+
+class AugmentedBatches:
+    """Batches of a loader, augmented and normalized on the device where the loader puts them."""
+
+    def __init__(self, loader: Any, transform: Transform) -> None:
+        self.loader, self.transform = loader, transform
+
+    def __iter__(self) -> Iterator[Any]:
+        for images, *rest, drawn in self.loader:
+            yield (self.transform.finish(images, drawn), *rest, drawn)
 
 
 class EpochOrder(Sampler[tuple[int, int]]):
@@ -113,6 +148,7 @@ def create_loaders(
 
     Raises:
         InvalidOptionError: ``batch_size`` cannot be shared out evenly.
+        CacheError: the cache's images do not fit the preprocessing.
         TrainingError: there are fewer items than a batch takes.
     """
     shares = processes * config.accumulation
@@ -122,6 +158,9 @@ def create_loaders(
             f"process(es) x accumulation={config.accumulation}; take a multiple of {shares}."
         )
     items, selection_items = task.training(), task.selection()
+    for images in (items, selection_items):
+        if isinstance(images, CachedShards):
+            images.require_transform(preprocessing)
     if len(items) < config.batch_size:
         raise TrainingError(
             f"{task.name} has {len(items)} training items, fewer than one batch takes; set "
@@ -138,7 +177,12 @@ def create_loaders(
     # Starting a loader draws a number: not from the global generator, whose state is then the
     # same whether or not an epoch was resumed.
     training = DataLoader(
-        Items(items, Transform(training_preprocessing, config.augmentation), config.seed),
+        Items(
+            items,
+            Transform(training_preprocessing, config.augmentation),
+            config.seed,
+            on_device=config.augment_on == "device",
+        ),
         batch_size=config.batch_size // shares,
         sampler=order,
         persistent_workers=config.workers > 0,

@@ -14,6 +14,7 @@ __all__ = ["TrainingConfig"]
 
 CHOICES = {
     "optimizer": ("adam", "adamw"),
+    "augment_on": ("worker", "device"),
     "schedule": ("plateau", "cosine"),
     "precision": ("no", "bf16", "fp16"),
     "batch_norm": ("local", "sync", "frozen"),
@@ -43,8 +44,11 @@ class TrainingConfig:
             and encoder. The head is made anew where the classes differ.
         data: the task's name (:mod:`pylon_zoo.data.tasks`).
         root: the dataset's folder, where it has files.
+        cache: folder that ``pylon-zoo data cache`` wrote, to read images from instead.
         image_size: side that images are resized to; 0 for the task's (or the checkpoint's) own.
         augmentation: ``"none"``, ``"light"``, ``"dihedral"`` or ``"paper"``.
+        augment_on: where images are augmented: ``"worker"``, one by one and before they are
+            resized, or ``"device"``, a batch at a time at the size of the model's input.
         epochs: at most.
         batch_size: images a step, on all devices together.
         accumulation: pieces that each batch is computed in, one after another, to save memory;
@@ -85,8 +89,10 @@ class TrainingConfig:
     encoder_pretrained: bool = False
     weights: str | None = None
     root: str | None = None
+    cache: str | None = None
     image_size: int = 0
     augmentation: str = "light"
+    augment_on: str = "worker"
     epochs: int = 40
     batch_size: int = 64
     accumulation: int = 1

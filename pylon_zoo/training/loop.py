@@ -14,7 +14,7 @@ import torch
 from pylon_zoo.data import open_task
 from pylon_zoo.errors import InvalidOptionError, MissingExtraError, TrainingError, TrainingStopped
 from pylon_zoo.preprocessing import Transform
-from pylon_zoo.training.batches import BadImages, create_loaders
+from pylon_zoo.training.batches import AugmentedBatches, BadImages, create_loaders
 from pylon_zoo.training.checkpoint import (
     Checkpoints,
     get_random_states,
@@ -125,7 +125,7 @@ def train(
     set_seed(config.seed)
 
     # Data and model. The model's preprocessing is the one to train with.
-    task = open_task(config.data, config.root, seed=config.seed)
+    task = open_task(config.data, config.root, seed=config.seed, cache=config.cache)
     model: Any = create_initial_model(config, task).to(accelerator.device)
     spec, initial_weights = model.spec, hash_weights(model)
     training, selection, order = create_loaders(
@@ -161,6 +161,9 @@ def train(
     model, optimizer, training, selection = accelerator.prepare(
         model, optimizer, training, selection
     )
+    batches = training
+    if config.augment_on == "device":
+        batches = AugmentedBatches(training, training.dataset.transform)
     network = accelerator.unwrap_model(model)
     if config.tracker:
         accelerator.init_trackers("pylon_zoo", {k: str(v) for k, v in config.to_dict().items()})
@@ -218,7 +221,7 @@ def train(
             epoch_started, batches_before = time.perf_counter(), state.batch
             bar.start_epoch(state.step)
             step_loss, names = torch.zeros((), device=accelerator.device), []
-            for images, labels, sources, problems in training:
+            for images, labels, sources, problems, _drawn in batches:
                 bad.note(problems)
                 names += sources
                 with accelerator.accumulate(model):
@@ -379,7 +382,7 @@ def _validate(
     model.eval()
     logits, labels = [], []
     with torch.no_grad(), accelerator.autocast():
-        for images, batch_labels, _sources, problems in loader:
+        for images, batch_labels, _sources, problems, _drawn in loader:
             bad.note(problems)
             output = model(images.to(memory_format=memory_format))
             gathered = accelerator.gather_for_metrics((output.logits.float(), batch_labels))

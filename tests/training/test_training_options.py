@@ -79,6 +79,23 @@ def test_pieces_add_up_to_the_batch(tmp_path: Path) -> None:
         train(CONFIG.override(["accumulation=3"]), tmp_path / "3", progress=False)
 
 
+def test_augmenting_on_the_device_trains_alike_and_the_same_with_workers(tmp_path: Path) -> None:
+    runs = {
+        "worker": ["augmentation=dihedral"],
+        "device": ["augmentation=dihedral", "augment_on=device"],
+        "apart": ["augmentation=dihedral", "augment_on=device", "workers=1"],
+        "other": ["augmentation=none"],
+    }
+    weights = {}
+    for name, settings in runs.items():
+        train(CONFIG.override([*STILL, *settings]), tmp_path / name, progress=False)
+        weights[name] = load_file(tmp_path / name / "model.safetensors")
+    # Images have the input's size already: where they are augmented is a matter of rounding.
+    assert losses(tmp_path / "worker") == pytest.approx(losses(tmp_path / "device"), abs=1e-4)
+    assert losses(tmp_path / "worker") != pytest.approx(losses(tmp_path / "other"), abs=1e-3)
+    assert all(torch.equal(weights["device"][k], weights["apart"][k]) for k in weights["device"])
+
+
 def test_two_phases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frozen = []
 
