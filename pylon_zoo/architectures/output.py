@@ -103,7 +103,8 @@ class LocalizationModel(nn.Module):
     def _evaluate(self, images: Tensor) -> Tensor:
         """Class maps on the CPU in eval mode, where time goes into memory more than arithmetic."""
         # Convolutions give features the layout of their input, whatever that of their weights.
-        images = images.contiguous(memory_format=torch.channels_last)
+        # (contiguous() would leave one channel as it is, which counts as either layout.)
+        images = images.to(memory_format=torch.channels_last)
         if self._pairs is None:
             side = self.encoder.nearest_size(MIN_SIZE, MIN_SIZE)
             sample = images.new_zeros(1, self.encoder.in_chans, *side)
@@ -114,6 +115,18 @@ class LocalizationModel(nn.Module):
             self._pairs = None
             maps = self.class_maps(self.encoder(images))
         return maps.contiguous()
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Train in less memory: features of strides 2 and 4 are not kept for the backward pass.
+
+        They are half of what a training step remembers and a fifth of what it computes forward,
+        and are computed a second time when their gradients are due. The numbers stay the same,
+        BatchNorm statistics included.
+
+        Raises:
+            InvalidOptionError: the encoder is one of the few that are no sequence of stages.
+        """
+        self.encoder.set_recompute(enable)
 
     def reset_classifier(
         self, num_classes: int, class_names: tuple[str, ...] | None = None

@@ -281,6 +281,15 @@ def test_inference_mode_and_channels_last() -> None:
     torch.testing.assert_close(maps, expected, rtol=1e-11, atol=1e-11)
 
 
+def test_features_lie_channels_last() -> None:
+    model = lively("pylon_test_resnet")
+    seen: list[Tensor] = []
+    handle = model.encoder.register_forward_hook(lambda _, inputs, out: seen.extend(out.values()))
+    model(torch.randn(2, 1, 64, 96, dtype=torch.float64))
+    handle.remove()
+    assert not any(feature.is_contiguous() for feature in seen[-4:])
+
+
 def test_a_compiled_network_is_the_plain_one() -> None:
     model = lively("pylon_test_resnet").float()
     images = torch.randn(2, 1, 64, 64)
