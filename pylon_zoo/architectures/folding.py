@@ -8,7 +8,9 @@ is computed true of the parameters whatever has happened to them since.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -39,15 +41,27 @@ def find_pairs(network: nn.Module, compute: Callable[[], Any]) -> tuple[Pair, ..
 
     Args:
         network: in eval mode.
-        compute: runs it once.
+        compute: runs it once; hooks take no notice.
     """
-    with torch.no_grad(), _Watch(network) as watch:
+    with torch.no_grad(), _without_hooks(network), _Watch(network) as watch:
         compute()
     return tuple(
         Pair(conv, norms[0], _observers(conv, norms[0]))
         for conv, norms in watch.uses.items()
         if len(norms) == 1 and norms[0]
     )
+
+
+@contextmanager
+def _without_hooks(network: nn.Module) -> Iterator[None]:
+    kept = [(m, m._forward_hooks, m._forward_pre_hooks) for m in network.modules()]
+    for module, _, _ in kept:
+        module._forward_hooks, module._forward_pre_hooks = OrderedDict(), OrderedDict()
+    try:
+        yield
+    finally:
+        for module, after, before in kept:
+            module._forward_hooks, module._forward_pre_hooks = after, before
 
 
 def run_folded(

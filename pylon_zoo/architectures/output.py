@@ -91,7 +91,8 @@ class LocalizationModel(nn.Module):
         if not compiling:
             check_images(images, self.encoder.in_chans)
             self.encoder.check_size(*images.shape[-2:])
-        if self.training or compiling or images.device.type != "cpu":
+        learning = torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())
+        if self.training or learning or compiling or images.device.type != "cpu":
             maps = self.class_maps(self.encoder(images))
         else:
             maps = self._evaluate(images)
@@ -101,7 +102,7 @@ class LocalizationModel(nn.Module):
         return LocalizationOutput(self.pooling(maps), maps)
 
     def _evaluate(self, images: Tensor) -> Tensor:
-        """Class maps on the CPU in eval mode, where time goes into memory more than arithmetic."""
+        """Class maps in eval mode on the CPU, which waits for memory more than for arithmetic."""
         # Convolutions give features the layout of their input, whatever that of their weights.
         # (contiguous() would leave one channel as it is, which counts as either layout.)
         images = images.to(memory_format=torch.channels_last)
