@@ -5,7 +5,7 @@ BIN := .venv/bin
 PHANTOM ?= 4
 OUTPUT ?= demo_output
 
-.PHONY: demo test check fix clean
+.PHONY: demo test check fix bench clean
 
 demo: .venv/.demo
 	$(BIN)/pylon-zoo predict $(if $(IMAGE),"$(IMAGE)",--phantom $(PHANTOM)) --output "$(OUTPUT)"
@@ -21,6 +21,11 @@ check: .venv/.dev
 fix: .venv/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Rows that benchmarks/results/ lacks; all of them anew: make bench BENCH=--again
+bench: .venv/.dev
+	$(BIN)/python benchmarks/speed.py all $(BENCH)
+	$(BIN)/python docs/cost.py
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "pylon_zoo needs Python 3.10 or newer; name one with make PYTHON=...")'

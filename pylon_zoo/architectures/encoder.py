@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import timm
 import torch
+from timm.models import FeatureDictNet
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 
 from pylon_zoo.encoders import similar_encoders, survey
 from pylon_zoo.errors import InvalidInputError, InvalidOptionError, unknown_name
@@ -31,7 +36,10 @@ class Encoder(nn.Module):
         channels: channels by stride, e.g. ``{1: 1, 2: 64, 4: 256, 8: 512, 16: 1024, 32: 2048}``.
         img_size: (H, W), the only size of image that the encoder takes, or None.
         multiple: what both sides of an image must be multiples of; 1 for most encoders.
+        recompute: see :meth:`pylon_zoo.LocalizationModel.set_grad_checkpointing`.
     """
+
+    recompute = False
 
     def __init__(
         self,
@@ -124,7 +132,45 @@ class Encoder(nn.Module):
         A side that is no multiple of s is rounded up or, by families that cut the image into
         patches, down. Stride 1 is the image itself, unless the encoder (vgg) has features there.
         """
-        return {1: images, **feature_pyramid(self.model, images)}
+        recompute = self.recompute and self.training and torch.is_grad_enabled()
+        run = self._recomputed if recompute else self.model
+        return {1: images, **feature_pyramid(self.model, images, run)}
+
+    def _recomputed(self, images: Tensor) -> list[Tensor]:
+        """What the feature extractor gives; shallow features are computed anew for gradients."""
+        features: list[Tensor] = []
+        stages: list[nn.Module] = []
+        for name, stage in self.model.items():
+            stages.append(stage)
+            if name in self.model.return_layers:
+                part = nn.Sequential(*stages)
+                stages = []
+                below = features[-1] if features else images
+                if self.model.feature_info.reduction()[len(features)] <= 4:
+                    feature = checkpoint(
+                        part,
+                        below,
+                        use_reentrant=False,
+                        context_fn=partial(_both_runs, part),
+                    )
+                else:
+                    feature = part(below)
+                features.append(feature)
+        return features
+
+    def set_recompute(self, enable: bool) -> None:
+        """Whether to compute features of strides 2 and 4 anew in the backward pass.
+
+        Raises:
+            InvalidOptionError: the encoder is no sequence of stages.
+        """
+        if enable and not isinstance(self.model, FeatureDictNet):
+            raise InvalidOptionError(
+                f"Encoder {self.name!r} computes its features in one piece "
+                f"({type(self.model).__name__}), so that none can be computed anew. Train in "
+                f"smaller pieces (accumulation) instead, or take another encoder, e.g. a resnet."
+            )
+        self.recompute = enable
 
     def nearest_size(self, height: int, width: int) -> tuple[int, int]:
         """The size that the encoder takes and that is nearest to this one."""
@@ -152,16 +198,39 @@ class Encoder(nn.Module):
         )
 
 
-def feature_pyramid(model: Any, images: Tensor) -> dict[int, Tensor]:
+def feature_pyramid(
+    model: Any, images: Tensor, run: Callable[[Tensor], list[Tensor]] | None = None
+) -> dict[int, Tensor]:
     """The features of a timm feature extractor by stride, (B, C, H, W).
 
-    Where a stride comes twice, the deeper feature is taken: it has seen more.
+    Where a stride comes twice, the deeper feature is taken: it has seen more. ``run`` is another
+    way to compute what the model computes.
     """
-    features: list[Tensor] = model(images)
+    features = (run or model)(images)
     # Swin, mambaout and their like compute in (B, H, W, C).
     if str(getattr(model, "output_fmt", "NCHW")).endswith("NHWC"):
         features = [feature.permute(0, 3, 1, 2) for feature in features]
     return dict(zip(model.feature_info.reduction(), features, strict=True))
+
+
+def _both_runs(
+    part: nn.Module,
+) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    return nullcontext(), _still_statistics(part)
+
+
+@contextmanager
+def _still_statistics(part: nn.Module) -> Iterator[None]:
+    """Batch norms keep account of what they see on copies, which are dropped."""
+    norms = [module for module in part.modules() if isinstance(module, _BatchNorm)]
+    kept = [(norm, name, buffer) for norm in norms for name, buffer in norm.named_buffers()]
+    for norm, name, buffer in kept:
+        setattr(norm, name, buffer.clone())
+    try:
+        yield
+    finally:
+        for norm, name, buffer in kept:
+            setattr(norm, name, buffer)
 
 
 def takes_size(model: Any, in_chans: int, height: int, width: int) -> bool:

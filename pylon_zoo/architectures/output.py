@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pylon_zoo.architectures.encoder import MIN_SIZE, Encoder
+from pylon_zoo.architectures.folding import Pair, find_pairs, run_folded
 from pylon_zoo.architectures.layers import init_head
 from pylon_zoo.architectures.pooling import create_pooling
 from pylon_zoo.errors import InvalidInputError, InvalidOptionError
@@ -51,6 +52,9 @@ class LocalizationModel(nn.Module):
     head: nn.Conv2d
     pooling: nn.Module
 
+    #: Convolutions to fold with their batch norms, once they were looked for.
+    _pairs: tuple[Pair, ...] | None = None
+
     def _finish(self, head: nn.Conv2d, pooling: str) -> None:
         init_head(head)
         self.head = head
@@ -83,14 +87,51 @@ class LocalizationModel(nn.Module):
             InvalidInputError: shape or dtype do not fit. Values are not looked at here, since
                 that would stall a GPU: :func:`pylon_zoo.get_cam` refuses NaN and infinity.
         """
-        if not torch.compiler.is_compiling():
+        compiling = torch.compiler.is_compiling()
+        if not compiling:
             check_images(images, self.encoder.in_chans)
             self.encoder.check_size(*images.shape[-2:])
-        maps = self.class_maps(self.encoder(images))
+        learning = torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())
+        if self.training or learning or compiling or images.device.type != "cpu":
+            maps = self.class_maps(self.encoder(images))
+        else:
+            maps = self._evaluate(images)
         # Under autocast the maps are 16 bit, in which neighbouring cells round to the same value
         # and the maximum is lost; float64 stays float64.
         maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
         return LocalizationOutput(self.pooling(maps), maps)
+
+    def _evaluate(self, images: Tensor) -> Tensor:
+        """Class maps in eval mode on the CPU, which waits for memory more than for arithmetic."""
+        # Convolutions give features the layout of their input, whatever that of their weights.
+        # (contiguous() would leave one channel as it is, which counts as either layout.)
+        images = images.to(memory_format=torch.channels_last)
+        if torch.is_autocast_enabled("cpu"):
+            # 16 bits round folded filters otherwise than filters and norms apart. Training
+            # chooses its best epoch by maps computed so, which are to stay what they were.
+            return self.class_maps(self.encoder(images)).contiguous()
+        if self._pairs is None:
+            side = self.encoder.nearest_size(MIN_SIZE, MIN_SIZE)
+            sample = images.new_zeros(1, self.encoder.in_chans, *side)
+            self._pairs = find_pairs(self, lambda: self.class_maps(self.encoder(sample)))
+        maps = run_folded(self, self._pairs, lambda: self.class_maps(self.encoder(images)))
+        if maps is None:
+            # Somebody has rewired the network since it was looked at.
+            self._pairs = None
+            maps = self.class_maps(self.encoder(images))
+        return maps.contiguous()
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Train in less memory: features of strides 2 and 4 are not kept for the backward pass.
+
+        They are half of what a training step remembers and a fifth of what it computes forward,
+        and are computed a second time when their gradients are due. The numbers stay the same,
+        BatchNorm statistics included.
+
+        Raises:
+            InvalidOptionError: the encoder is one of the few that are no sequence of stages.
+        """
+        self.encoder.set_recompute(enable)
 
     def reset_classifier(
         self, num_classes: int, class_names: tuple[str, ...] | None = None

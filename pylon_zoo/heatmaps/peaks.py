@@ -24,6 +24,9 @@ class Peaks(NamedTuple):
 
 def find_peaks(maps: Tensor) -> Peaks:
     """The arg-max of (B, K, H, W) maps; of equal pixels the first in reading order."""
-    score, index = maps.flatten(2).max(dim=2)
-    width = maps.shape[-1]
-    return Peaks(torch.stack([index % width, index // width], dim=-1), score)
+    # The first of the highest rows, and the first of its highest pixels: a maximum without its
+    # place is several times cheaper to find.
+    score, y = maps.amax(dim=3).max(dim=2)
+    row = maps.gather(2, y[..., None, None].expand(-1, -1, 1, maps.shape[3]))
+    x = row[:, :, 0].argmax(dim=2)
+    return Peaks(torch.stack([x, y], dim=-1), score)

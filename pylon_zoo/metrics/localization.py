@@ -83,33 +83,29 @@ class PointLocalization(Accumulator):
         if boxes.isnan().any() or (points is not None and points.isnan().any()):
             raise InvalidInputError("Boxes and points must be numbers; got NaN.")
         height, width = size
-        target = torch.zeros(classes, height, width, dtype=torch.bool)
-        annotated = torch.zeros(classes, dtype=torch.bool)
-        if masks is not None:
-            target |= masks
-            annotated |= masks.flatten(1).any(dim=1)
+        has_mask = masks.flatten(1).any(dim=1) if masks is not None else torch.zeros(classes)
+        pointed = point_classes if points is not None and point_classes is not None else None
+        annotated = set(box_classes.tolist()) | set(has_mask.nonzero().flatten().tolist())
+        annotated |= set(pointed.tolist()) if pointed is not None else set()
         rows, columns = torch.arange(height)[None, :], torch.arange(width)[None, :]
         x0, y0, x1, y1 = boxes.T[..., None]
         in_rows = ((rows >= y0) & (rows <= y1)).float()
         in_columns = ((columns >= x0) & (columns <= x1)).float()
-        for k in set(box_classes.tolist()):
+        hits, chance = np.full(classes, np.nan), np.full(classes, np.nan)
+        for k in annotated:
             of_class = box_classes == k
             # (H, N) x (N, W): how many of the class's boxes hold each pixel.
-            target[k] |= (in_rows[of_class].T @ in_columns[of_class]) > 0
-            annotated[k] = True
-        if points is not None and point_classes is not None:
-            across = (columns - points[:, :1]) ** 2
-            down = (rows - points[:, 1:]) ** 2
-            for k in set(point_classes.tolist()):
-                of_class = point_classes == k
-                squared = down[of_class, :, None] + across[of_class, None, :]
-                target[k] |= (squared <= self.radius**2).any(dim=0)
-                annotated[k] = True
-        x, y = peak_xy.long().T
-        hits = target[torch.arange(classes), y, x].double()
-        chance = target.double().mean(dim=(1, 2))
-        unknown = torch.where(annotated, 0.0, torch.nan)
-        self._add(group, hits=(hits + unknown).numpy(), chance=(chance + unknown).numpy())
+            target = (in_rows[of_class].T @ in_columns[of_class]) > 0
+            if masks is not None:
+                target |= masks[k]
+            if points is not None and pointed is not None:
+                across = (columns - points[pointed == k, :1]) ** 2
+                down = (rows - points[pointed == k, 1:]) ** 2
+                target |= (down[:, :, None] + across[:, None, :] <= self.radius**2).any(dim=0)
+            x, y = peak_xy[k].tolist()
+            hits[k] = target[y, x]
+            chance[k] = target.count_nonzero() / (height * width)
+        self._add(group, hits=hits, chance=chance)
 
     def compute(self, *, replicates: int = 1000, seed: int = 0) -> dict[str, Any]:
         """Hit rates so far.

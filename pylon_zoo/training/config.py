@@ -21,10 +21,11 @@ CHOICES = {
     "class_weights": ("none", "balanced"),
 }
 
-#: Fields that change when and where a run is watched and saved, but no number of it.
+#: Fields that change how a run is computed, watched and saved, but no number of it.
 BYSTANDERS = (
     "workers",
     "skip_bad",
+    "recompute",
     "checkpoint_steps",
     "checkpoint_minutes",
     "tracker",
@@ -64,6 +65,8 @@ class TrainingConfig:
         precision: ``"no"`` (float32), ``"bf16"`` or ``"fp16"`` autocast.
         channels_last: memory format of the model and its images.
         compile: run the network through ``torch.compile``.
+        recompute: compute shallow features a second time in the backward pass instead of keeping
+            them, to save memory.
         class_weights: ``"none"``, or ``"balanced"``: positives of each class weigh negatives over
             positives of the training items, as ``pos_weight`` of the loss.
         label_smoothing: s moves the labels of training to y (1 - s) + s / 2.
@@ -105,6 +108,7 @@ class TrainingConfig:
     precision: str = "no"
     channels_last: bool = True
     compile: bool = False
+    recompute: bool = False
     class_weights: str = "none"
     label_smoothing: float = 0.0
     freeze: str = ""

@@ -134,6 +134,8 @@ def train(
     bad = BadImages(config.skip_bad)
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
     model = model.to(memory_format=memory_format)
+    if config.recompute:
+        model.set_grad_checkpointing()
     pos_weight = None
     if config.class_weights == "balanced":
         pos_weight = balanced_weights(task.training()).to(accelerator.device)

@@ -146,7 +146,9 @@ def test_compiled_models() -> None:
     compiled = torch.compile(model, backend="eager")
     for method in ("native", "gradcam"):
         expected = get_cam(model, images, method=method)
-        torch.testing.assert_close(get_cam(compiled, images, method=method), expected)
+        maps = get_cam(compiled, images, method=method)
+        # Only what is not compiled folds its batch norms.
+        assert (maps - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
 def test_layers_that_do_not_fit() -> None:
