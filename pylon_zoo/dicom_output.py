@@ -164,6 +164,7 @@ def _capture(source: Any, picture: Image.Image, description: str) -> Any:
     )
     # Panels beside each other have no one orientation; empty says unknown.
     made.PatientOrientation = ""
+    made.Laterality = source.get("Laterality", "")
     made.SeriesDescription = f"{description} (not for clinical use)"[:64]
     made.ImageComments = NOTICE
     made.BurnedInAnnotation = "NO"
@@ -232,6 +233,8 @@ def _segmentation(
         omit_empty_frames=len(pixels) > 1,
         series_description="Thresholded class maps (not for clinical use)",
     )
+    if "FrameOfReferenceUID" not in made:
+        made.PatientOrientation = source.get("PatientOrientation", "")
     if frames > len(pixels):
         for group in made.PerFrameFunctionalGroupsSequence:
             for image in group.DerivationImageSequence[0].SourceImageSequence:
