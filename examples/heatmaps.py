@@ -12,7 +12,6 @@ import torch
 
 import pylon_zoo
 from pylon_zoo.data import Phantom, Sample
-from pylon_zoo.heatmaps.overlay import draw_overlay
 from pylon_zoo.prediction import predict
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -30,16 +29,10 @@ samples = [
 arguments.output.mkdir(parents=True, exist_ok=True)
 for sample in samples:
     prediction = predict(model, sample)
-    for position, finding in enumerate(prediction.findings):
+    for finding in prediction.findings:
         if finding.probability < 0.5:
             break  # they come by falling probability
-        picture = draw_overlay(
-            sample.image,
-            prediction.probability_maps[position],
-            title=f"{finding.class_name}  {finding.probability:.2f}",
-            peak=(finding.x, finding.y),
-            boxes=prediction.boxes_of(position),
-        )
+        picture = prediction.plot([finding.class_name])
         path = arguments.output / f"{Path(sample.source).stem}_{finding.class_name}.png"
         picture.save(path)
         print(path)

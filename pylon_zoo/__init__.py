@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pylon_zoo.architectures import LocalizationModel, LocalizationOutput
     from pylon_zoo.data import Sample, read_image
     from pylon_zoo.errors import PylonZooError
-    from pylon_zoo.heatmaps import find_peaks, get_cam
+    from pylon_zoo.heatmaps import find_peaks, get_cam, plot_cam
     from pylon_zoo.preprocessing import create_transform
     from pylon_zoo.registry import create_model, list_encoders, list_models
     from pylon_zoo.weights import load_pretrained, load_upstream, save_pretrained
@@ -37,6 +37,7 @@ _HOME = {
     "list_models": "registry",
     "load_pretrained": "weights",
     "load_upstream": "weights",
+    "plot_cam": "heatmaps",
     "read_image": "data",
     "save_pretrained": "weights",
 }
@@ -55,6 +56,7 @@ __all__ = [
     "list_models",
     "load_pretrained",
     "load_upstream",
+    "plot_cam",
     "read_image",
     "save_pretrained",
 ]

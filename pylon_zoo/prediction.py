@@ -9,10 +9,15 @@ import torch
 from torch import Tensor
 
 from pylon_zoo.data.sample import Sample
-from pylon_zoo.heatmaps import find_peaks, get_cam, resize_maps
+from pylon_zoo.errors import unknown_name
+from pylon_zoo.heatmaps import find_peaks, get_cam, plot_cam, resize_maps
 from pylon_zoo.preprocessing import create_transform
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from PIL import Image
+
     from pylon_zoo.architectures import LocalizationModel
 
 __all__ = ["Finding", "Prediction", "predict"]
@@ -60,6 +65,39 @@ class Prediction:
     def boxes_of(self, position: int) -> Tensor:
         """True boxes (N, 4) of the class of ``findings[position]``, where they are known."""
         return self.sample.boxes[self.sample.box_classes == self.classes[position]]
+
+    def plot(
+        self, classes: Sequence[str] | None = None, *, threshold: float | None = 0.5, **look: Any
+    ) -> Image.Image:
+        """Draw the image beside its findings, see :func:`pylon_zoo.plot_cam`.
+
+        Args:
+            classes: names of those to draw; None means those of a probability of at least
+                ``threshold``, or else the most probable one.
+            threshold: from which probability on regions are outlined.
+            look: further options of :func:`pylon_zoo.plot_cam`.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+            UnknownNameError: no such class or colormap.
+        """
+        names = [finding.class_name for finding in self.findings]
+        if classes is None:
+            least = 0.5 if threshold is None else threshold
+            classes = [f.class_name for f in self.findings if f.probability >= least] or names[:1]
+        if unknown := set(classes) - set(names):
+            raise unknown_name("class", min(unknown), names)
+        chosen = [names.index(name) for name in classes]
+        found = [self.findings[position] for position in chosen]
+        return plot_cam(
+            self.sample.image,
+            self.probability_maps[chosen],
+            titles=[f"{f.class_name}  {f.probability:.2f}" for f in found],
+            peaks=[(f.x, f.y) for f in found],
+            boxes=[self.boxes_of(position) for position in chosen],
+            threshold=threshold,
+            **look,
+        )
 
 
 def predict(

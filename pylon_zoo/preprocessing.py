@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from pylon_zoo.architectures import LocalizationModel
 
-__all__ = ["Transform", "create_transform", "to_unit_range"]
+__all__ = ["ImageLike", "Transform", "as_tensor", "create_transform", "to_unit_range"]
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor"
 
@@ -94,13 +94,8 @@ class Transform:
         """
         if isinstance(image, Sample):
             return self._sample(image, generator)
-        if isinstance(image, (str, os.PathLike)):
-            name, tensor = str(image), read_image(image)
-        else:
-            name, tensor = "the image", _as_tensor(image)
-        return self._sample(
-            Sample(image=tensor, labels=torch.zeros(0), source=name), generator
-        ).image
+        name = str(image) if isinstance(image, (str, os.PathLike)) else "the image"
+        return self._sample(Sample(as_tensor(image), torch.zeros(0), source=name), generator).image
 
     def prepare(self, sample: Sample) -> Sample:
         """A sample as :meth:`draw` and :meth:`finish` take it: channels, [0, 1], resized."""
@@ -153,7 +148,15 @@ class Transform:
         return replace(sample, image=(sample.image - self._mean) / self._std)
 
 
-def _as_tensor(image: Image.Image | NDArray[Any] | Tensor) -> Tensor:
+def as_tensor(image: ImageLike) -> Tensor:
+    """Pixels of a path, a PIL image, an array (H, W) or (H, W, C) or a tensor, as (C, H, W).
+
+    Raises:
+        ImageReadError: the file cannot be read.
+        InvalidInputError: the array's shape or type is not accepted.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        return read_image(image)
     if isinstance(image, Image.Image):
         return image_to_tensor(image)
     if isinstance(image, np.ndarray):

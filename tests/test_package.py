@@ -33,7 +33,7 @@ LAYERS = [
     {"architectures", "data", "metrics"},
     {"registry", "preprocessing"},
     {"heatmaps", "weights"},
-    {"prediction", "export", "training"},
+    {"prediction", "export", "dicom_output", "training"},
     {"recipes", "bulk"},
     {"reproduction"},
     {"cli"},

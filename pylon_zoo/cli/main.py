@@ -214,21 +214,12 @@ def predict(
 
 
 def _draw_findings(prediction: Prediction, output: Path, name: str, threshold: float) -> int:
-    from pylon_zoo.heatmaps.overlay import draw_overlay
-
-    sample = prediction.sample
     drawn = 0
-    for position, finding in enumerate(prediction.findings):
+    for finding in prediction.findings:
         # Always the most probable class, so that there is a picture to look at.
         if drawn and finding.probability < threshold:
             break
-        picture = draw_overlay(
-            sample.image,
-            prediction.probability_maps[position],
-            title=f"{finding.class_name}  {finding.probability:.2f}",
-            peak=(finding.x, finding.y),
-            boxes=prediction.boxes_of(position),
-        )
+        picture = prediction.plot([finding.class_name])
         picture.save(output / f"{name}_{finding.class_name.replace(' ', '_')}.png")
         drawn += 1
     return drawn

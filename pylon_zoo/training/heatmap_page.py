@@ -10,9 +10,9 @@ import torch
 
 from pylon_zoo.architectures import LocalizationModel
 from pylon_zoo.data import LocalizationDataset, Sample
-from pylon_zoo.heatmaps import get_cam
-from pylon_zoo.heatmaps.overlay import TRUE_BOX
-from pylon_zoo.preprocessing import Transform, to_unit_range
+from pylon_zoo.heatmaps import get_cam, plot_cam
+from pylon_zoo.heatmaps.overlay import stack
+from pylon_zoo.preprocessing import Transform
 from pylon_zoo.weights.files import replace_file
 
 __all__ = ["HeatmapPage"]
@@ -21,8 +21,8 @@ __all__ = ["HeatmapPage"]
 COLUMNS = 10
 #: Images that are looked at for each on the page, to find one of every class.
 LOOKED_AT = 20
-#: As in :func:`pylon_zoo.heatmaps.overlay.draw_overlay`.
-COLORS, OPACITY = "inferno", 0.65
+#: Longer side of each image, in pixels.
+PANEL = 160
 
 
 class HeatmapPage:
@@ -72,37 +72,21 @@ class HeatmapPage:
             self._draw(epoch)
 
     def _draw(self, last: int) -> None:
-        from matplotlib.cm import ScalarMappable
-        from matplotlib.figure import Figure
-
         chosen = sorted({round(e) for e in np.linspace(1, last, min(last, COLUMNS))})
-        rows, columns = len(self.samples), 1 + len(chosen)
-        figure = Figure(figsize=(1.6 * columns + 0.8, 1.6 * rows + 0.3), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False)
-        maps = []
+        epochs = []
         for epoch in chosen:
-            with np.load(self.folder / "heatmaps" / f"epoch_{epoch:04d}.npz") as saved:
-                maps.append([saved[str(number)] / np.float32(255) for number in range(rows)])
-        for number, (row, sample, k) in enumerate(
-            zip(axes, self.samples, self.classes, strict=True)
-        ):
-            picture = to_unit_range(sample.image).expand(3, -1, -1).permute(1, 2, 0).numpy()
-            row[0].imshow(picture)
-            for x0, y0, x1, y1 in (sample.boxes[sample.box_classes == k] - 0.5).tolist():
-                row[0].plot([x0, x1, x1, x0, x0], [y0, y0, y1, y1, y0], TRUE_BOX, linewidth=1.2)
-            row[0].set_ylabel(self.class_names[k], fontsize=9)
-            for axis, heats in zip(row[1:], maps, strict=True):
-                axis.imshow(picture)
-                heat = heats[number]
-                axis.imshow(heat, cmap=COLORS, vmin=0, vmax=1, alpha=OPACITY * heat)
-            for axis in row:
-                axis.set(xlim=(-0.5, sample.width - 0.5), ylim=(sample.height - 0.5, -0.5))
-                axis.set(xticks=[], yticks=[])
-                axis.spines[:].set_visible(False)
-        for axis, epoch in zip(axes[0, 1:], chosen, strict=True):
-            axis.set_title(f"epoch {epoch}", fontsize=9)
-        bar = figure.colorbar(ScalarMappable(cmap=COLORS), ax=axes, aspect=15 * rows, pad=0.01)
-        bar.ax.tick_params(labelsize=8)
-        bar.set_label("probability", fontsize=9)
+            with np.load(self.folder / "heatmaps" / f"epoch_{epoch:04d}.npz") as maps:
+                epochs.append([maps[str(number)] for number in range(len(self.samples))])
+        rows = []
+        for number, (sample, k) in enumerate(zip(self.samples, self.classes, strict=True)):
+            row = plot_cam(
+                sample.image,
+                torch.from_numpy(np.stack([maps[number] for maps in epochs])) / 255,
+                titles=[f"{self.class_names[k]}, epoch {epoch}" for epoch in chosen],
+                boxes=[sample.boxes[sample.box_classes == k]] * len(chosen),
+                size=PANEL,
+                columns=1 + COLUMNS,
+            )
+            rows.append(row)
         with replace_file(self.folder / "heatmaps.png") as temporary:
-            figure.savefig(temporary, dpi=110, format="png")
+            stack(rows).save(temporary, format="png")
