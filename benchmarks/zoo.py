@@ -18,18 +18,14 @@ Two profiles. ``cpu``: RegNetX-002 from scratch on small tiles, which a laptop t
 from __future__ import annotations
 
 import argparse
-import csv
-import fcntl
-import json
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, variance
 from typing import Any
 
-from pylon_zoo import load_pretrained
+from pylon_zoo.benchmark import ResultsTable, Run, run_grid
 from pylon_zoo.data import (
     BCCD,
     TASKS,
@@ -37,11 +33,9 @@ from pylon_zoo.data import (
     LocalizationDataset,
     Phantom,
     Tiles,
-    open_task,
 )
 from pylon_zoo.data.tasks import BCCDTask, PhantomTask
-from pylon_zoo.training import TrainingConfig, train
-from pylon_zoo.training.evaluation import evaluate, summary_rows
+from pylon_zoo.training import TrainingConfig
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -167,85 +161,35 @@ def results_file(profile: str, dataset: str) -> Path:
     return RESULTS / f"zoo_{profile}_{dataset}.csv"
 
 
+def results_of(profile: str, dataset: str) -> ResultsTable:
+    """A dataset's rows, in the order of variants and seeds."""
+    return ResultsTable(
+        results_file(profile, dataset),
+        key=("variant", "seed"),
+        order=lambda row: (list(VARIANTS).index(row["variant"]), int(row["seed"])),
+    )
+
+
 def read_rows(profile: str, dataset: str) -> list[dict[str, str]]:
     """The rows that are there."""
-    file = results_file(profile, dataset)
-    if not file.exists():
-        return []
-    with file.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
-
-
-def add_row(profile: str, dataset: str, row: dict[str, Any]) -> None:
-    """Add a run's row, in the order of variants and seeds; safe from several processes."""
-    file = results_file(profile, dataset)
-    with file.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        rows = [*read_rows(profile, dataset), row]
-        rows.sort(key=lambda r: (list(VARIANTS).index(r["variant"]), int(r["seed"])))
-        temporary = file.with_suffix(".tmp")
-        with temporary.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, fieldnames=list(row), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        temporary.replace(file)
-
-
-@contextmanager
-def claimed(folder: Path) -> Iterator[bool]:
-    """Whether this process has the run to itself."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+    return results_of(profile, dataset).read()
 
 
 def train_grid(arguments: argparse.Namespace) -> None:
     """Train and evaluate every run of one dataset that has no row yet."""
-    profile, dataset, split = arguments.profile, arguments.dataset, SPLITS[arguments.dataset]
-    for seed in arguments.seeds:
-        for variant in arguments.variants:
-            folder = folder_of(arguments.runs, profile, dataset, variant, seed)
-            with claimed(folder) as mine:
-                done = any(
-                    (row["variant"], row["seed"]) == (variant, str(seed))
-                    for row in read_rows(profile, dataset)
-                )
-                if done or not mine:
-                    continue
-                config = config_of(profile, dataset, variant, seed, arguments.runs)
-                config = replace(config, root=arguments.root)
-                train(config, folder, progress=arguments.progress)
-                task = open_task(config.data, config.root)
-                report = evaluate(load_pretrained(folder), task, split)
-                add_row(profile, dataset, row_of(variant, seed, config, folder, report))
-                print(variant, seed, folder, flush=True)
-
-
-def row_of(
-    variant: str, seed: int, config: TrainingConfig, folder: Path, report: dict[str, Any]
-) -> dict[str, Any]:
-    """A run as one row: what it was, and every number with the ends of its interval."""
-    run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    row = {
-        "variant": variant,
-        "seed": seed,
-        "model": config.model,
-        "data": config.data,
-        "split": report["split"],
-        "epochs": config.epochs,
-        "best_epoch": run["best_epoch"],
-        "seconds": run["seconds"],
-        "device": run["device"],
-    }
-    for metric, name, estimate in summary_rows(report):
-        for part in ("value", "low", "high", "chance", "support"):
-            row[f"{metric}|{name}|{part}"] = estimate[part]
-    return row
+    profile, dataset, runs = arguments.profile, arguments.dataset, arguments.runs
+    grid = [
+        Run(
+            key={"variant": variant, "seed": seed},
+            config=replace(config_of(profile, dataset, variant, seed, runs), root=arguments.root),
+            folder=folder_of(runs, profile, dataset, variant, seed),
+            split=SPLITS[dataset],
+        )
+        for seed in arguments.seeds
+        for variant in arguments.variants
+    ]
+    for run in run_grid(grid, results_of(profile, dataset), progress=arguments.progress):
+        print(*run.key.values(), run.folder, flush=True)
 
 
 @dataclass(frozen=True)

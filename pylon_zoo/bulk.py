@@ -351,6 +351,15 @@ class PredictionTable:
         if self.processes.rank == 0:
             self._merge({name: number for number, name in enumerate(order)})
 
+    def read(self) -> list[dict[str, Any]]:
+        """The rows of the table, numbers as numbers and ``inside`` as True, False or None."""
+        kinds: tuple[Any, ...] = (str, str, float, int, int, {"yes": True, "no": False}.get)
+        with self.path.open(newline="", encoding="utf-8") as file:
+            return [
+                {name: kind(row[name]) for name, kind in zip(COLUMNS, kinds, strict=True)}
+                for row in csv.DictReader(file)
+            ]
+
     def write_parquet(self) -> Path:
         """The table once more as ``predictions.parquet``, ``inside`` as true, false or null.
 

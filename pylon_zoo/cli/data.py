@@ -2,34 +2,46 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+
+from pylon_zoo.cli.options import Dataset
+from pylon_zoo.cli.terminal import (
+    FAILED,
+    AsJson,
+    Command,
+    Group,
+    examples,
+    make_table,
+    out,
+    print_json,
+)
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Check and cache datasets.", no_args_is_help=True)
+app = typer.Typer(cls=Group, help="Check and cache datasets.", no_args_is_help=True)
 SHOWN = 20
 
 
-Dataset = Annotated[str, typer.Argument(help="nih14, bccd, csv, coco, image_folder, ...")]
-Root = Annotated[str, typer.Argument(help="The dataset's folder or file.")]
+Root = Annotated[str, typer.Argument(help="The dataset's folder or file.", show_default=False)]
 Workers = Annotated[int, typer.Option(min=1, help="Threads that read images.")]
 
 
-@app.command()
+@app.command(
+    cls=Command,
+    epilog=examples(
+        "pylon-zoo data check csv my_images.csv",
+        "pylon-zoo data check nih14 NIH14 --workers 8 --json > report.json",
+    ),
+)
 def check(
     dataset: Dataset,
     root: Root,
-    json_path: Annotated[
-        Path | None, typer.Option("--json", help="Write the report to this file.")
-    ] = None,
     workers: Workers = 4,
+    as_json: AsJson = False,
 ) -> None:
     """Look for damaged files, label conflicts, duplicates and leaks between splits.
 
@@ -39,31 +51,42 @@ def check(
     from pylon_zoo.data.check import check_task
 
     report = check_task(open_task(dataset, root), workers=workers, progress=True)
-    out = Console()
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        if report.problems:
+            table = make_table("problem", "what", "where")
+            for problem in report.problems[:SHOWN]:
+                table.add_row(problem.kind, problem.message, "\n".join(problem.items[:4]))
+            out.print(table, markup=False)
+        images = ", ".join(f"{count} {split}" for split, count in report.images.items())
+        found = ", ".join(f"{count} {kind}" for kind, count in report.counts().items())
+        out.print(f"{dataset}: {images or 'no'} images; {found or 'nothing amiss'}.", markup=False)
     if report.problems:
-        table = Table("problem", "what", "where")
-        for problem in report.problems[:SHOWN]:
-            where = "\n".join(problem.items[:4])
-            table.add_row(problem.kind, escape(problem.message), escape(where))
-        out.print(table)
-    images = ", ".join(f"{count} {split}" for split, count in report.images.items())
-    found = ", ".join(f"{count} {kind}" for kind, count in report.counts().items())
-    out.print(f"{dataset}: {images or 'no'} images; {found or 'nothing amiss'}.", highlight=False)
-    if json_path is not None:
-        json_path.parent.mkdir(parents=True, exist_ok=True)
-        json_path.write_text(json.dumps(report.to_dict(), indent=2) + "\n", encoding="utf-8")
-    if report.problems:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
-@app.command()
+@app.command(
+    cls=Command,
+    epilog=examples(
+        "pylon-zoo data cache nih14 NIH14 --size 256 --output nih14_256",
+        "pylon-zoo train nih14_pylon_256 --set root=NIH14 --set cache=nih14_256",
+        "pylon-zoo data cache nih14 NIH14 --output nih14_256 --verify",
+    ),
+)
 def cache(
     dataset: Dataset,
     root: Root,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the cache.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the cache.", show_default=False)
+    ],
     splits: Annotated[
         list[str] | None,
-        typer.Option("--split", help="May come often; default: the two that training reads."),
+        typer.Option(
+            "--split",
+            help="May come often; by default the two that training reads.",
+            show_default=False,
+        ),
     ] = None,
     size: Annotated[
         int, typer.Option(min=0, help="Side to resize images to; 0 keeps their own size.")
@@ -72,6 +95,7 @@ def cache(
     verify: Annotated[
         bool, typer.Option("--verify", help="Write nothing; compare all of a cache with its data.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Decode and resize images once, for training to read: train ... --set cache=DIR.
 
@@ -83,32 +107,38 @@ def cache(
     from pylon_zoo.data.tasks import files_task
 
     task = files_task(open_task(dataset, root))
-    out = Console()
+    reports: dict[str, dict[str, Any]] = {}
     unreadable: list[str] = []
     for split in splits or [task.training_split, task.selection_split]:
         images = task.dataset(split)
         if verify:
             cached = CachedShards(output / split, images)
             cached.verify()
-            out.print(f"{split}: {len(cached)} images, intact.", highlight=False)
-            continue
-        report = write_cache(
-            images,
-            output / split,
-            name=dataset,
-            size=size,
-            interpolation=task.preprocessing.interpolation,
-            workers=workers,
-            progress=f"{dataset} {split}",
-        )
-        unreadable += report.unreadable
-        out.print(
-            f"{split}: {report.images} images, {report.nbytes / 1e6:,.1f} MB; shards: "
-            f"{report.written} written, {report.kept} kept.",
-            highlight=False,
-        )
-    if unreadable:
+            reports[split] = {"images": len(cached), "intact": True}
+            line = f"{split}: {len(cached)} images, intact."
+        else:
+            report = write_cache(
+                images,
+                output / split,
+                name=dataset,
+                size=size,
+                interpolation=task.preprocessing.interpolation,
+                workers=workers,
+                progress=f"{dataset} {split}",
+            )
+            unreadable += report.unreadable
+            reports[split] = asdict(report)
+            line = (
+                f"{split}: {report.images} images, {report.nbytes / 1e6:,.1f} MB; shards: "
+                f"{report.written} written, {report.kept} kept."
+            )
+        if not as_json:
+            out.print(line, markup=False)
+    if as_json:
+        print_json(reports)
+    elif unreadable:
         for problem in unreadable[:SHOWN]:
-            out.print(f"unreadable: {escape(problem)}", highlight=False, soft_wrap=True)
-        out.print(f"{len(unreadable)} images cannot be read.", highlight=False)
-        raise typer.Exit(1)
+            out.print(f"unreadable: {problem}", markup=False, soft_wrap=True)
+        out.print(f"{len(unreadable)} images cannot be read.")
+    if unreadable:
+        raise typer.Exit(FAILED)

@@ -4,35 +4,49 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from pylon_zoo.cli.completion import complete_checkpoints
+from pylon_zoo.cli.options import Checkpoint, Root
+from pylon_zoo.cli.terminal import (
+    FAILED,
+    AsJson,
+    Command,
+    Group,
+    examples,
+    make_table,
+    out,
+    print_json,
+)
 from pylon_zoo.errors import IntegrityError, WeightsNotFoundError
-from pylon_zoo.weights.manifest import BundledSource, Entry, load_manifest
-from pylon_zoo.weights.schema import encode
+
+if TYPE_CHECKING:
+    from pylon_zoo.weights.manifest import Entry
 
 __all__ = ["app"]
 
-app = typer.Typer(help="List, verify, download and publish checkpoints.", no_args_is_help=True)
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
-
-
-def _print_json(data: Any) -> None:
-    typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+app = typer.Typer(
+    cls=Group,
+    help="List, verify, download, publish and reproduce checkpoints.",
+    no_args_is_help=True,
+)
 
 
-@app.command("list")
+@app.command(
+    "list", cls=Command, epilog=examples("pylon-zoo weights list", "pylon-zoo weights list --json")
+)
 def list_(as_json: AsJson = False) -> None:
     """List all published checkpoints."""
+    from pylon_zoo.weights.manifest import load_manifest
+    from pylon_zoo.weights.schema import encode
+
     entries = load_manifest().checkpoints
     if as_json:
-        _print_json(encode(entries))
+        print_json(encode(entries))
         return
-    table = Table("checkpoint", "MB", "where", "data", "licence")
+    table = make_table("checkpoint", "MB", "where", "data", "licence", right=["MB"])
     for entry in entries:
         table.add_row(
             entry.name,
@@ -41,10 +55,12 @@ def list_(as_json: AsJson = False) -> None:
             entry.data.name,
             entry.weights_license,
         )
-    Console().print(table)
+    out.print(table, markup=False)
 
 
 def _where(entry: Entry) -> list[str]:
+    from pylon_zoo.weights.manifest import BundledSource
+
     return [
         "bundled"
         if isinstance(source, BundledSource)
@@ -53,18 +69,29 @@ def _where(entry: Entry) -> list[str]:
     ]
 
 
-@app.command()
+@app.command(cls=Command, epilog=examples("pylon-zoo weights info pylon_regnetx_002.phantom"))
 def info(
-    name: Annotated[str, typer.Argument(help="A checkpoint, e.g. pylon_regnetx_002.phantom")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A published checkpoint.",
+            autocompletion=complete_checkpoints,
+            show_default=False,
+        ),
+    ],
     as_json: AsJson = False,
 ) -> None:
-    """Show all that is known about a checkpoint."""
+    """Show how a checkpoint was made, on what, how good it is, and where its file is."""
+    from pylon_zoo.weights.manifest import load_manifest
+    from pylon_zoo.weights.schema import encode
+
     entry = load_manifest().find(name)
     if as_json:
-        _print_json(encode(entry))
+        print_json(encode(entry))
         return
     spec = entry.spec
-    table = Table(title=entry.name, show_header=False)
+    table = make_table("", "", title=entry.name)
+    table.show_header = False
     for field, value in {
         "classes": ", ".join(spec.class_names or ()) or spec.num_classes,
         "input": f"{spec.in_chans} x {spec.preprocessing.input_size[1]} x "
@@ -86,19 +113,33 @@ def info(
         "sha256": entry.sha256,
     }.items():
         table.add_row(field, str(value))
-    Console().print(table)
+    out.print(table, markup=False)
 
 
-@app.command()
+@app.command(
+    cls=Command,
+    epilog=examples(
+        "pylon-zoo weights verify --all",
+        "pylon-zoo weights verify pylon_regnetx_002.phantom",
+        "pylon-zoo weights verify --file model.safetensors --json",
+    ),
+)
 def verify(
     name: Annotated[
         str | None,
-        typer.Argument(help="A checkpoint, a folder, or hf-hub:org/repo@revision."),
+        typer.Argument(
+            help="Checkpoint: a name, a folder, or hf-hub:org/repo@revision.",
+            autocompletion=complete_checkpoints,
+            show_default=False,
+        ),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="All checkpoints of the manifest.")] = False,
     file: Annotated[
         Path | None,
-        typer.Option(help="Any weights file: by its config.json, or else by the manifest."),
+        typer.Option(
+            help="Any weights file: by its config.json, or else by the manifest.",
+            show_default=False,
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -107,6 +148,7 @@ def verify(
     Nothing is downloaded. Exits with 1 if any copy differs.
     """
     from pylon_zoo.weights.locate import identify, local_copies, verify_copy
+    from pylon_zoo.weights.manifest import load_manifest
 
     if sum([name is not None, every, file is not None]) != 1:
         raise typer.BadParameter("give one of NAME, --all and --file")
@@ -130,23 +172,39 @@ def verify(
             except IntegrityError as error:
                 rows.append((label, "damaged", str(error)))
     if as_json:
-        _print_json([{"name": n, "state": s, "detail": d} for n, s, d in rows])
+        print_json([{"name": n, "state": s, "detail": d} for n, s, d in rows])
     else:
         for label, state, detail in rows:
             typer.echo(f"{label}: {state}" + (f" ({detail})" if detail else ""))
     if any(state == "damaged" for _, state, _ in rows):
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
-@app.command()
+@app.command(
+    cls=Command,
+    epilog=examples(
+        "pylon-zoo weights download pylon_regnetx_002.phantom --to models",
+        "pylon-zoo weights download hf-hub:org/repo@v1.0",
+    ),
+)
 def download(
-    names: Annotated[list[str], typer.Argument(help="Checkpoints, or hf-hub:org/repo@revision.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            help="Checkpoints: names, or hf-hub:org/repo@revision.",
+            autocompletion=complete_checkpoints,
+            show_default=False,
+        ),
+    ],
     to: Annotated[
         Path | None,
-        typer.Option(help="Folder that gets one folder per checkpoint, to be loaded by path."),
+        typer.Option(
+            help="Folder that gets one folder per checkpoint, to be loaded by path.",
+            show_default=False,
+        ),
     ] = None,
     refresh: Annotated[
-        bool, typer.Option(help="Ask the Hub anew what a branch or tag is.")
+        bool, typer.Option("--refresh", help="Ask the Hub anew what a branch or tag is.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -160,36 +218,54 @@ def download(
         if not as_json:
             typer.echo(f"{name}: {paths[name]}")
     if as_json:
-        _print_json(paths)
+        print_json(paths)
 
 
-@app.command()
+@app.command(
+    cls=Command,
+    epilog=examples(
+        "pylon-zoo weights publish my_model --repo-id org/repo --dry-run",
+        "pylon-zoo weights publish my_model --repo-id org/repo",
+    ),
+)
 def publish(
-    folder: Annotated[Path, typer.Argument(help="What pylon_zoo.save_pretrained wrote.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(help="What train, finetune or save_pretrained wrote.", show_default=False),
+    ],
     *,
-    repo_id: Annotated[str, typer.Option(help="org/repo on the Hub; created if need be.")],
+    repo_id: Annotated[
+        str, typer.Option(help="org/repo on the Hub; created if need be.", show_default=False)
+    ],
     name: Annotated[
         str | None,
-        typer.Option(help="architecture_encoder.tag; by default the one in the config."),
+        typer.Option(
+            help="architecture_encoder.tag; by default the one in the config.", show_default=False
+        ),
     ] = None,
-    private: Annotated[bool, typer.Option(help="Create the repository private.")] = False,
-    dry_run: Annotated[bool, typer.Option(help="Show every file and the card; send none.")] = False,
+    private: Annotated[
+        bool, typer.Option("--private", help="Create the repository private.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show every file and the card; send none.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Upload a checkpoint with its card in one commit, compare it, and list it in the manifest."""
     from pylon_zoo.weights import publishing
+    from pylon_zoo.weights.schema import encode
 
     if not dry_run:
         entry = publishing.publish(folder, repo_id, name=name, private=private)
         if as_json:
-            _print_json(encode(entry))
+            print_json(encode(entry))
         else:
             typer.echo(f"{entry.name}: published and compared, {', '.join(_where(entry))}")
         return
     with publishing.prepare(folder, repo_id, name=name) as publication:
         sizes = {path: file.stat().st_size for path, file in publication.files.items()}
         if as_json:
-            _print_json({"repo_id": repo_id, "files": sizes, "card": publication.card})
+            print_json({"repo_id": repo_id, "files": sizes, "card": publication.card})
             return
         typer.echo(f"Would publish {publication.name} to {repo_id}, in one commit:")
         for path, size in sizes.items():
@@ -197,14 +273,22 @@ def publish(
         typer.echo(f"\nREADME.md:\n\n{publication.card}")
 
 
-@app.command()
+@app.command(
+    cls=Command,
+    epilog=examples(
+        "pylon-zoo weights reproduce pylon_regnetx_002.phantom",
+        "pylon-zoo weights reproduce pylon_regnetx_002.bccd --root BCCD",
+    ),
+)
 def reproduce(
-    name: Annotated[str, typer.Argument(help="A checkpoint of the manifest.")],
+    name: Checkpoint,
     *,
-    root: Annotated[str | None, typer.Option(help="The dataset's folder.")] = None,
+    root: Root = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder of the run; runs/NAME if not given."),
+        typer.Option(
+            "--output", "-o", help="Folder of the run; runs/NAME if not given.", show_default=False
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -213,6 +297,7 @@ def reproduce(
     Exits with 1 if a metric lies outside its published interval.
     """
     from pylon_zoo.reproduction import reproduce as run
+    from pylon_zoo.weights.schema import encode
 
     result = run(name, output or Path("runs") / name, root=root, progress=not as_json)
     if as_json:
@@ -225,9 +310,10 @@ def reproduce(
             }
             for comparison in result.comparisons
         ]
-        _print_json({"name": name, "identical": result.identical, "metrics": rows})
+        print_json({"name": name, "identical": result.identical, "metrics": rows})
     else:
-        table = Table("metric", "published", "again", "difference", "")
+        numbers = ("again", "difference")
+        table = make_table("metric", "published", *numbers, "published interval", right=numbers)
         for comparison in result.comparisons:
             metric = comparison.published
             table.add_row(
@@ -235,10 +321,10 @@ def reproduce(
                 f"{metric.value:.3f} [{metric.interval[0]:.2f}, {metric.interval[1]:.2f}]",
                 f"{comparison.value:.3f}",
                 f"{comparison.difference:+.3f}",
-                "inside" if comparison.inside else "[bold red]OUTSIDE[/bold red]",
+                "inside" if comparison.inside else "OUTSIDE",
             )
-        Console().print(table)
+        out.print(table, markup=False)
         same = "are the published ones, bit for bit" if result.identical else "differ"
         typer.echo(f"The weights {same}. They are in {result.folder}.")
     if not result.succeeded:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)

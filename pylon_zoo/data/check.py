@@ -18,6 +18,7 @@ from torch import Tensor
 from pylon_zoo.data.sample import LocalizationDataset, Sample
 from pylon_zoo.data.tasks import FilesTask, Task
 from pylon_zoo.errors import PylonZooError
+from pylon_zoo.progress import track
 
 __all__ = ["CheckReport", "Problem", "check_splits", "check_task", "perceptual_hash"]
 
@@ -113,12 +114,8 @@ def check_splits(
     """
     items = [(split, dataset, i) for split, dataset in splits.items() for i in range(len(dataset))]
     with ThreadPoolExecutor(workers) as pool:
-        results: Any = pool.map(lambda item: _look(*item), items)
-        if progress:
-            from rich.progress import track
-
-            results = track(results, "reading images", total=len(items), transient=True)
-        results = list(results)
+        looked = pool.map(lambda item: _look(*item), items)
+        results = list(track(looked, "reading images", total=len(items), enabled=progress))
     seen = [result for result in results if isinstance(result, _Seen)]
     problems = [result for result in results if isinstance(result, Problem)]
     names = next(iter(splits.values())).class_names if splits else ()

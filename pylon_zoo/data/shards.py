@@ -36,6 +36,7 @@ from pylon_zoo.data.sample import Sample
 from pylon_zoo.data.transforms import resize
 from pylon_zoo.errors import CacheError, ImageReadError, InvalidInputError
 from pylon_zoo.files import hash_file, replace_file
+from pylon_zoo.progress import create_bar
 from pylon_zoo.spec import Preprocessing
 
 __all__ = ["CacheReport", "CachedShards", "resize_stored", "write_cache"]
@@ -117,11 +118,9 @@ def write_cache(
     _clear_leftovers(folder, index, len(keys))
     _write_sealed(folder / "index.json", index)
 
-    from rich.progress import Progress
-
     kept = nbytes = 0
     unreadable: list[str] = []
-    bar = Progress(transient=True, disable=not progress)
+    bar = create_bar(enabled=bool(progress))
     with bar, ThreadPoolExecutor(workers) as pool:
         task = bar.add_task(progress, total=len(dataset))
         for number, key in enumerate(keys):

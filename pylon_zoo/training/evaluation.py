@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from pylon_zoo.metrics import (
     PointLocalization,
 )
 from pylon_zoo.preprocessing import create_transform
+from pylon_zoo.progress import track
 from pylon_zoo.training.processes import rank_and_count
 
 __all__ = ["evaluate", "format_estimate", "markdown_report", "summary_rows"]
@@ -219,13 +220,8 @@ def _batches(
     transform = create_transform(model)
     rank, processes = rank_and_count()
     part = [len(dataset) * edge // processes for edge in (rank, rank + 1)]
-    indices: Iterable[int] = range(*part)
-    if progress and rank == 0:
-        from rich.progress import track
-
-        indices = track(indices, description=description, transient=True)
     batch: list[Sample] = []
-    for index in indices:
+    for index in track(range(*part), description, enabled=progress and rank == 0):
         sample = transform(dataset[index])
         if batch and (len(batch) == batch_size or sample.image.shape != batch[0].image.shape):
             yield batch

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import time
 
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import TextColumn
+
+from pylon_zoo.progress import create_bar
 
 __all__ = ["ProgressBar"]
 
@@ -29,15 +24,7 @@ class ProgressBar:
             enabled: False shows nothing.
         """
         self._enabled, self._batch_size = enabled, batch_size
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            disable=not enabled,
-        )
+        self._bar = create_bar(TextColumn("{task.fields[rate]}"), enabled=enabled, transient=False)
         self._task = self._bar.add_task(title, total=steps, rate="")
         self._rate, self._last = 0.0, time.perf_counter()
 

@@ -114,22 +114,22 @@ def test_evaluate_writes_what_it_prints(tmp_path: Path, capsys: pytest.CaptureFi
     model = pylon_zoo.create_model("cam_regnetx_002", in_chans=3, class_names=BCCD.class_names)
     folder = pylon_zoo.save_pretrained(model, tmp_path / "model")
     root = fake_bccd.write(tmp_path / "BCCD")
-    report_path = tmp_path / "reports" / "val.json"
-    arguments = ["evaluate", folder, "--data", "bccd", "--root", root, "--json", report_path]
-    assert run(*arguments, "--threshold-split", "train", "-o", tmp_path / "all") == 0
-    report = json.loads(report_path.read_text())
+    arguments = ["evaluate", folder, "--data", "bccd", "--root", root, "--threshold-split", "train"]
+    assert run(*arguments, "-o", tmp_path / "all", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
     assert report["items"] == {"classification": 12, "localization": 2}
     assert report["localization"]["corners_false"]["per_class"]["RBC"]["support"] == 2
     assert report["command"] == (
         f"pylon-zoo evaluate {folder} --data bccd --split val --root DIR --threshold-split train"
     )
     assert report["thresholds"]["chosen_on"] == "train"
-    assert report_path.read_text() == (tmp_path / "all" / "report.json").read_text()
+    assert report == json.loads((tmp_path / "all" / "report.json").read_text())
     table = (tmp_path / "all" / "report.md").read_text()
     for metric in ("average precision", "sensitivity at Youden's threshold", "IoU > 0.25"):
         assert f"| {metric} | RBC |" in table
     assert (tmp_path / "all" / "roc.png").exists()
     assert (tmp_path / "all" / "localization.png").exists()
+    assert run(*arguments) == 0
     printed = capsys.readouterr().out
     assert f"{report['classification']['macro']['value']:.3f}" in printed
 

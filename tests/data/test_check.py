@@ -60,11 +60,10 @@ def test_every_planted_fault_is_found_and_nothing_else(
     # A box of a class that is labelled absent.
     (root / "boxes.csv").write_text("path,class,x0,y0,x1,y1\ntest1.png,cyst,1,1,9,9\n")
 
-    report_path = tmp_path / "report.json"
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["data", "check", "csv", str(root), "--json", str(report_path)])
+        cli.main(["data", "check", "csv", str(root), "--json"])
     assert stopped.value.code == 1
-    report = json.loads(report_path.read_text())
+    report = json.loads(capsys.readouterr().out)
     found = {
         (
             p["kind"],
@@ -86,6 +85,9 @@ def test_every_planted_fault_is_found_and_nothing_else(
     }
     # Equal images differ in both labels; cyst and stone are a conflict each.
     assert report["counts"]["label conflict"] == 3
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["data", "check", "csv", str(root)])
+    assert stopped.value.code == 1
     printed = capsys.readouterr().out
     assert "1 duplicate across splits" in printed
     assert "4 train, 4 val, 4 test" in printed
