@@ -104,7 +104,7 @@ class PointLocalization(Accumulator):
                 target |= (down[:, :, None] + across[:, None, :] <= self.radius**2).any(dim=0)
             x, y = peak_xy[k].tolist()
             hits[k] = target[y, x]
-            chance[k] = target.count_nonzero() / (height * width)
+            chance[k] = int(target.count_nonzero()) / (height * width)
         self._add(group, hits=hits, chance=chance)
 
     def compute(self, *, replicates: int = 1000, seed: int = 0) -> dict[str, Any]:
