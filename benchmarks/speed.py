@@ -637,7 +637,7 @@ def rates(b: Bench) -> list[Row]:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         phantom = Phantom("test")
-        for index in range(4 if b.quick else 16):
+        for index in range(4 if b.quick else 8):
             image = Image.fromarray(np.asarray(phantom[index].image).squeeze())
             image.resize((1024, 1024)).save(f"{folder}/{index}.png")
         command = [sys.executable, "-c", RATE, folder, b.name, str(b.classes), b.device]

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from pylon_zoo.errors import InvalidInputError
@@ -82,29 +81,30 @@ class PointLocalization(Accumulator):
             )
         if boxes.isnan().any() or (points is not None and points.isnan().any()):
             raise InvalidInputError("Boxes and points must be numbers; got NaN.")
-        height, width = size
-        has_mask = masks.flatten(1).any(dim=1) if masks is not None else torch.zeros(classes)
-        pointed = point_classes if points is not None and point_classes is not None else None
-        annotated = set(box_classes.tolist()) | set(has_mask.nonzero().flatten().tolist())
-        annotated |= set(pointed.tolist()) if pointed is not None else set()
-        rows, columns = torch.arange(height)[None, :], torch.arange(width)[None, :]
-        x0, y0, x1, y1 = boxes.T[..., None]
-        in_rows = ((rows >= y0) & (rows <= y1)).float()
-        in_columns = ((columns >= x0) & (columns <= x1)).float()
+        # numpy from here on: these arrays are too small for torch's threads.
+        (height, width), kinds = size, box_classes.numpy()
+        rows, columns = np.arange(height)[None, :], np.arange(width)[None, :]
+        x0, y0, x1, y1 = boxes.numpy().T[..., None]
+        in_rows, in_columns = (rows >= y0) & (rows <= y1), (columns >= x0) & (columns <= x1)
+        annotated = set(kinds.tolist())
+        if masks is not None:
+            annotated |= set(masks.flatten(1).any(dim=1).nonzero().flatten().tolist())
+        if points is not None and point_classes is not None:
+            annotated |= set(point_classes.tolist())
         hits, chance = np.full(classes, np.nan), np.full(classes, np.nan)
         for k in annotated:
-            of_class = box_classes == k
-            # (H, N) x (N, W): how many of the class's boxes hold each pixel.
-            target = (in_rows[of_class].T @ in_columns[of_class]) > 0
+            target = np.zeros((height, width), dtype=bool)
+            for box in np.nonzero(kinds == k)[0]:
+                target |= in_rows[box][:, None] & in_columns[box]
             if masks is not None:
-                target |= masks[k]
-            if points is not None and pointed is not None:
-                across = (columns - points[pointed == k, :1]) ** 2
-                down = (rows - points[pointed == k, 1:]) ** 2
-                target |= (down[:, :, None] + across[:, None, :] <= self.radius**2).any(dim=0)
+                target |= masks[k].numpy()
+            if points is not None and point_classes is not None:
+                for x, y in points[point_classes == k].numpy():
+                    squared = (rows.T - y) ** 2 + (columns - x) ** 2
+                    target |= squared <= self.radius**2
             x, y = peak_xy[k].tolist()
             hits[k] = target[y, x]
-            chance[k] = target.count_nonzero() / (height * width)
+            chance[k] = target.mean()
         self._add(group, hits=hits, chance=chance)
 
     def compute(self, *, replicates: int = 1000, seed: int = 0) -> dict[str, Any]:

@@ -96,6 +96,17 @@ def test_augmenting_on_the_device_trains_alike_and_the_same_with_workers(tmp_pat
     assert all(torch.equal(weights["device"][k], weights["apart"][k]) for k in weights["device"])
 
 
+def test_recomputing_changes_no_bit(tmp_path: Path) -> None:
+    for recompute in ("false", "true"):
+        config = CONFIG.override(["model=cam_test_resnet", "epochs=1", f"recompute={recompute}"])
+        train(config, tmp_path / recompute, progress=False)
+    plain, recomputed = (load_file(tmp_path / n / "model.safetensors") for n in ("false", "true"))
+    assert all(torch.equal(plain[k], recomputed[k]) for k in plain)
+    assert losses(tmp_path / "false") == losses(tmp_path / "true")
+    with pytest.raises(InvalidOptionError, match="computes its features in one piece"):
+        train(CONFIG.override(["recompute=true"]), tmp_path / "other", progress=False)
+
+
 def test_two_phases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frozen = []
 
