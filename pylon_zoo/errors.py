@@ -26,6 +26,7 @@ __all__ = [
     "MissingExtraError",
     "PylonZooError",
     "RangeWarning",
+    "ReproductionError",
     "StateDictError",
     "TrainingError",
     "TrainingStopped",

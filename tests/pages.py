@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import fake_dicom
 import fake_own
@@ -77,7 +78,7 @@ def blocks_of(page: Path) -> Iterator[Block]:
         indent, language, options, body = match.groups()
         where = f"{page.relative_to(ROOT)}:{text.count(chr(10), 0, match.start()) + 1}"
         body = "".join(line.removeprefix(indent) for line in body.splitlines(keepends=True))
-        assert not OPTION.sub("", options).strip(), f"{where}: options are NAME=\"value\""
+        assert not OPTION.sub("", options).strip(), f'{where}: options are NAME="value"'
         yield Block(where, language, dict(OPTION.findall(options)), body)
 
 
@@ -258,8 +259,9 @@ def small_work(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patch:
         patch.setattr(finetune, "default_config", small_config)
         patch.setattr(evaluation, "REPLICATES", 20)
-        patch.setattr(
-            PhantomTask, "classification", lambda self, split: Phantom(split, length=12)
-        )
-        patch.setitem(os.environ, "COLUMNS", "80")
-        yield
+        patch.setattr(PhantomTask, "classification", lambda self, split: Phantom(split, length=12))
+        patch.setattr("pylon_zoo.preprocessing._warned_of_dark", False)
+        # Clients wait between their attempts; there is nothing to wait for.
+        patch.setattr("time.sleep", lambda seconds: None)
+        with mock.patch.dict(os.environ, {"COLUMNS": "80", "NO_PROXY": "127.0.0.1,localhost"}):
+            yield
