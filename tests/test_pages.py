@@ -1,0 +1,41 @@
+"""README.md and docs/: every code block runs, and every number stands in the committed results."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from pages import ROOT, pages, run_page, small_work, write_reader_files
+
+#: Runs in tests/weights/test_publish_page.py, which has a Hub.
+ELSEWHERE = {"docs/how-to/publish.md"}
+PAGES = [p for p in pages() if str(p.relative_to(ROOT)) not in ELSEWHERE]
+
+
+@pytest.fixture(scope="module")
+def reader_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reader")
+    write_reader_files(folder)
+    return folder
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_code_blocks_run(
+    page: Path, reader_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(reader_files, tmp_path / "here")
+    monkeypatch.chdir(folder)
+    with small_work(monkeypatch):
+        run_page(page)
+
+
+def test_every_number_stands_in_the_committed_results() -> None:
+    results = (ROOT / "benchmarks" / "results").glob("twins_*.md")
+    printed = {line for path in results for line in path.read_text(encoding="utf-8").splitlines()}
+    rows = [
+        line
+        for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+        if re.search(r"\| .*\[", line)
+    ]
+    assert len(rows) >= 8
+    assert set(rows) <= printed
