@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from pylon_zoo.data import LocalizationDataset, Phantom, tasks
-from pylon_zoo.errors import PylonZooError
+from pylon_zoo.errors import PylonZooError, TrainingStopped
 from pylon_zoo.training import TrainingConfig
 
 CONFIG = TrainingConfig(
@@ -42,4 +42,5 @@ if __name__ == "__main__":
     try:
         train(CONFIG.override(sys.argv[2:]), Path(sys.argv[1]), progress=False)
     except PylonZooError as error:
-        sys.exit(cli.STOPPED if type(error).__name__ == "TrainingStopped" else str(error))
+        print(error, file=sys.stderr)
+        sys.exit(cli.STOPPED if isinstance(error, TrainingStopped) else 1)

@@ -3,9 +3,12 @@
 import csv
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -219,17 +222,22 @@ def test_a_tracker_that_is_unknown_or_not_installed(
         train(CONFIG.override(["tracker=tensorboard"]), tmp_path, progress=False)
 
 
-def train_by_two(folder: Path, settings: list[str]) -> None:
+def start_two(folder: Path, settings: list[str]) -> subprocess.Popen[str]:
     # On the CPU, accelerate launch starts several processes through MPI only.
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    done = subprocess.run(
+    return subprocess.Popen(
         [*launch, ROOT / "tests" / "tiny_task.py", str(folder), *settings],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        check=False,
         env=ENVIRONMENT | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
     )
-    assert done.returncode == 0, done.stderr
+
+
+def train_by_two(folder: Path, settings: list[str]) -> None:
+    with start_two(folder, settings) as two:
+        output, _ = two.communicate()
+    assert two.returncode == 0, output
     assert json.loads((folder / "run.json").read_text())["processes"] == 2
 
 
@@ -252,6 +260,29 @@ def test_two_processes_follow_one_through_two_phases(tmp_path: Path) -> None:
     train(CONFIG.override(settings), tmp_path / "one", progress=False)
     train_by_two(tmp_path / "two", settings)
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-4)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the processes in /proc")
+def test_a_signal_to_one_of_two_processes_stops_both_at_one_step(tmp_path: Path) -> None:
+    settings = [*STILL, "epochs=40"]
+    with start_two(tmp_path / "stopped", settings) as two:
+        metrics = tmp_path / "stopped" / "metrics.csv"
+        while not metrics.exists() and two.poll() is None:
+            time.sleep(0.05)
+        children = Path(f"/proc/{two.pid}/task/{two.pid}/children").read_text().split()
+        assert len(children) == 2
+        os.kill(int(children[1]), signal.SIGTERM)
+        output, _ = two.communicate()
+    assert two.returncode != 0
+    # Each says so, and by the same number of steps.
+    (step,) = set(re.findall(r"stopped the run after step (\d+), which is saved", output))
+    assert "SIGTERM stopped the run" in output
+    assert "A signal to another process stopped the run" in output
+    assert not (tmp_path / "stopped" / "run.json").exists()
+    train_by_two(tmp_path / "stopped", settings)
+    train(CONFIG.override(settings), tmp_path / "one", progress=False)
+    assert losses(tmp_path / "stopped") == pytest.approx(losses(tmp_path / "one"), abs=1e-4)
+    assert int(step) < 80
 
 
 def compile_by(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
