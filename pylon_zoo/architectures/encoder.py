@@ -146,7 +146,7 @@ class Encoder(nn.Module):
                 part = nn.Sequential(*stages)
                 stages = []
                 below = features[-1] if features else images
-                if self.model.feature_info.reduction()[len(features)] <= 4:
+                if self.model.feature_info.reduction()[len(features)] <= 8:
                     feature = checkpoint(
                         part,
                         below,
@@ -159,7 +159,7 @@ class Encoder(nn.Module):
         return features
 
     def set_recompute(self, enable: bool) -> None:
-        """Whether to compute features of strides 2 and 4 anew in the backward pass.
+        """Whether to compute features of strides 2 to 8 anew in the backward pass.
 
         Raises:
             InvalidOptionError: the encoder is no sequence of stages.

@@ -122,11 +122,11 @@ class LocalizationModel(nn.Module):
         return maps.contiguous()
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Train in less memory: features of strides 2 and 4 are not kept for the backward pass.
+        """Train in less memory: features of strides 2 to 8 are not kept for the backward pass.
 
-        They are half of what a training step remembers and a fifth of what it computes forward,
-        and are computed a second time when their gradients are due. The numbers stay the same,
-        BatchNorm statistics included.
+        They are most of what a training step remembers and less than half of what it computes
+        forward, and are computed a second time when their gradients are due. The numbers stay the
+        same, BatchNorm statistics included.
 
         Raises:
             InvalidOptionError: the encoder is one of the few that are no sequence of stages.
