@@ -615,11 +615,11 @@ RATE = (
     + """
 import torch
 from pylon_zoo import create_model
-from pylon_zoo.bulk import predict_files
+from pylon_zoo.bulk import find_frames, predict_files
 
 folder, name, classes, device = sys.argv[1:]
 model = create_model(name, num_classes=int(classes)).to(device).eval()
-files = sorted(Path(folder).glob("*.png"))
+files = find_frames([folder])
 list(predict_files(model, files[:2]))
 started = time.perf_counter()
 list(predict_files(model, files))
