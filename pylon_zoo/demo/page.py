@@ -35,9 +35,10 @@ POLICY = (
     b"connect-src 'self'; frame-ancestors 'none'"
 )
 STYLE = """
-.gradio-container { max-width: 1120px !important; margin: auto; }
-#pz-notice { position: sticky; top: 0; z-index: 9; padding: .5rem .8rem;
-  border-left: 4px solid #d55e00; background: var(--body-background-fill); }
+.gradio-container { max-width: 1120px !important; margin: auto;
+  padding-bottom: 6rem !important; }
+#pz-notice { position: fixed; bottom: 0; left: 0; right: 0; z-index: 99; padding: .3rem 1rem;
+  border-top: 4px solid #d55e00; background: var(--body-background-fill); text-align: center; }
 .pz-picture { width: 100%; display: block; border-radius: 4px; }
 .pz-save { display: inline-block; margin: .6rem .6rem 0 0; padding: .45rem .9rem;
   border-radius: 6px; border: 1px solid currentColor; color: inherit !important;

@@ -99,6 +99,8 @@ def saved(page: Any, link: str) -> Path:
 
 
 def test_upload_overlay_download(browser: Any, address: str, uploads: Path, tmp_path: Path) -> None:
+    from playwright.sync_api import expect
+
     page = opened(browser, address, width=390)
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url))
@@ -109,7 +111,8 @@ def test_upload_overlay_download(browser: Any, address: str, uploads: Path, tmp_
         [image_file(tmp_path, 3), image_file(tmp_path, 4)]
     )
     page.locator("img.pz-picture").wait_for()
-    assert page.get_by_text("Not for clinical use.").is_visible()
+    page.get_by_text("Save JSON").scroll_into_view_if_needed()
+    expect(page.get_by_text("Not for clinical use.")).to_be_in_viewport()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
     model = pylon_zoo.load_pretrained("pylon_regnetx_002.phantom")
