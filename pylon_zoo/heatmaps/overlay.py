@@ -157,14 +157,15 @@ def plot_cam(
     return sheet.picture
 
 
-def stack(pictures: Sequence[Image.Image], columns: int = 1) -> Image.Image:
-    """Pictures of one size on one sheet, row by row."""
-    width, height = (max(p.size[axis] for p in pictures) + GAP for axis in (0, 1))
-    columns = min(columns, len(pictures))
-    rows = -(-len(pictures) // columns)
-    sheet = Image.new("RGB", (columns * width - GAP, rows * height - GAP), GROUND)
-    for index, picture in enumerate(pictures):
-        sheet.paste(picture, (index % columns * width, index // columns * height))
+def stack(pictures: Sequence[Image.Image], columns: int = 1, ground: str = GROUND) -> Image.Image:
+    """Pictures row by row on one sheet of a color, in columns as wide as the widest."""
+    rows = [pictures[start : start + columns] for start in range(0, len(pictures), columns)]
+    width = max(picture.width for picture in pictures) + GAP
+    heights = [max(picture.height for picture in row) + GAP for row in rows]
+    sheet = Image.new("RGB", (len(rows[0]) * width - GAP, sum(heights) - GAP), ground)
+    for index, row in enumerate(rows):
+        for column, picture in enumerate(row):
+            sheet.paste(picture, (column * width, sum(heights[:index])))
     return sheet
 
 
