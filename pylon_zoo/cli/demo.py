@@ -30,8 +30,7 @@ def demo(
 ) -> None:
     """Show a page in the browser: drop images or DICOM, see scores and heatmaps.
 
-    It serves this machine alone, works offline, and keeps no file. Ctrl-C ends it. Needs the extra
-    demo: pip install 'pylon-zoo[demo]'
+    It serves this machine alone, works offline, and keeps no file. Ctrl-C ends it.
     """
     from pylon_zoo.demo.page import serve
 

@@ -33,7 +33,20 @@ if TYPE_CHECKING:
 
     from pylon_zoo.architectures import LocalizationModel
 
-__all__ = ["Result", "bundled_checkpoints", "load_models", "picture", "report"]
+__all__ = [
+    "Result",
+    "bundled_checkpoints",
+    "load_models",
+    "picture",
+    "picture_html",
+    "predict_samples",
+    "problems_html",
+    "read_files",
+    "report",
+    "report_html",
+    "scores_html",
+    "take_phantom",
+]
 
 MAX_FILES = 8
 MAX_BYTES = 32 * 2**20
