@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pylon_zoo.heatmaps import find_peaks, get_cam, plot_cam
     from pylon_zoo.preprocessing import create_transform
     from pylon_zoo.registry import create_model, list_encoders, list_models
+    from pylon_zoo.training.evaluation_plots import plot_report
     from pylon_zoo.weights import load_pretrained, load_upstream, save_pretrained
 
 _HOME = {
@@ -38,6 +39,7 @@ _HOME = {
     "load_pretrained": "weights",
     "load_upstream": "weights",
     "plot_cam": "heatmaps",
+    "plot_report": "training.evaluation_plots",
     "read_image": "data",
     "save_pretrained": "weights",
 }
@@ -57,6 +59,7 @@ __all__ = [
     "load_pretrained",
     "load_upstream",
     "plot_cam",
+    "plot_report",
     "read_image",
     "save_pretrained",
 ]

@@ -16,14 +16,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import pylon_zoo
-from pylon_zoo.errors import ImageReadError, InvalidInputError, MissingExtraError, PylonZooError
+from pylon_zoo.errors import (
+    ImageReadError,
+    InvalidInputError,
+    MissingExtraError,
+    PylonZooError,
+    unknown_name,
+)
 from pylon_zoo.weights.files import replace_file
 
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-__all__ = ["write_secondary_capture", "write_segmentation"]
+    from pylon_zoo.prediction import Prediction
+
+__all__ = ["KINDS", "write_findings", "write_secondary_capture", "write_segmentation"]
+
+KINDS = ("sc", "seg")
 
 NOTICE = "Research output of pylon_zoo. Not for clinical use."
 #: Whose codes the class names are, where no terminology knows them (PS3.3 section 8).
@@ -61,7 +71,7 @@ def write_secondary_capture(
         InvalidInputError: the source is no DICOM file of a study.
         MissingExtraError: highdicom is not installed.
     """
-    _require_highdicom()
+    require_highdicom()
     return _write(Path(source), Path(path), lambda s: _capture(s, picture, description))
 
 
@@ -95,7 +105,7 @@ def write_segmentation(
         InvalidInputError: maps, names and source do not fit each other.
         MissingExtraError: highdicom is not installed.
     """
-    _require_highdicom()
+    require_highdicom()
     if maps.ndim != 3 or not len(maps) or len(class_names) != len(maps):
         raise InvalidInputError(
             f"Maps are (K, H, W) with K names; got shape {tuple(maps.shape)} and "
@@ -107,7 +117,48 @@ def write_segmentation(
     )
 
 
-def _require_highdicom() -> None:
+def write_findings(
+    prediction: Prediction,
+    kind: str,
+    source: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    *,
+    threshold: float = 0.5,
+    frame: int = 0,
+    model: str = "pylon_zoo",
+) -> Path:
+    """Write the findings of an image that reach a threshold, or else the most probable one.
+
+    Args:
+        prediction: of the source.
+        kind: ``"sc"`` for a picture (:func:`write_secondary_capture`), ``"seg"`` for masks
+            (:func:`write_segmentation`).
+        source: the DICOM file.
+        path: the file to write.
+        threshold: least probability of a finding, and of the pixels of its region.
+        frame: index from 0 of the frame that was predicted.
+        model: its name.
+
+    Raises:
+        UnknownNameError: no such kind.
+        PylonZooError: see there.
+    """
+    if kind not in KINDS:
+        raise unknown_name("kind of DICOM output", kind, KINDS)
+    found = [f.class_name for f in prediction.findings if f.probability >= threshold]
+    names = found or [prediction.findings[0].class_name]
+    if kind == "sc":
+        picture = prediction.plot(names, threshold=threshold)
+        return write_secondary_capture(picture, source, path, description=", ".join(names))
+    # They come by falling probability.
+    maps = prediction.probability_maps[: len(names)]
+    return write_segmentation(
+        maps, names, source, path, threshold=threshold, frame=frame, model=model
+    )
+
+
+def require_highdicom() -> None:
+    """Raise :class:`MissingExtraError` unless highdicom is installed."""
     try:
         import highdicom  # noqa: F401
     except ImportError as error:
@@ -165,7 +216,8 @@ def _capture(source: Any, picture: Image.Image, description: str) -> Any:
     # Panels beside each other have no one orientation; empty says unknown.
     made.PatientOrientation = ""
     made.Laterality = source.get("Laterality", "")
-    made.SeriesDescription = f"{description} (not for clinical use)"[:64]
+    note = " (not for clinical use)"
+    made.SeriesDescription = description[: 64 - len(note)] + note
     made.ImageComments = NOTICE
     made.BurnedInAnnotation = "NO"
     made.SoftwareVersions = pylon_zoo.__version__

@@ -11,8 +11,12 @@ from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage, SegmentationStorage, generate_uid
 
+import pylon_zoo
+from pylon_zoo.cli import main as cli
+from pylon_zoo.data import Sample
 from pylon_zoo.dicom_output import write_secondary_capture, write_segmentation
 from pylon_zoo.errors import ImageReadError, InvalidInputError
+from pylon_zoo.prediction import predict
 
 pytest.importorskip("highdicom")
 
@@ -208,3 +212,44 @@ def test_what_does_not_fit(radiograph: Path, tmp_path: Path) -> None:
         write_secondary_capture(Image.new("RGB", (9, 9)), bad, path)
     except InvalidInputError as error:
         assert "Secret" not in str(error)  # noqa: PT017 - either is fine, but for this
+
+
+def test_predict_writes_dicom_only_when_asked(
+    radiograph: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(*options: str) -> int:
+        arguments = ["predict", str(radiograph), "-o", str(tmp_path / "out"), *options]
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(arguments)
+        return int(stopped.value.code or 0)
+
+    assert run() == 0
+    assert not list((tmp_path / "out").glob("*.dcm"))
+    others = b"".join(p.read_bytes() for p in (tmp_path / "out").iterdir())
+    assert not any(value.encode() in others for value in STUDY.values() if len(value) > 3)
+
+    assert run("--dicom", "seg", "--threshold", "0.02") == 0
+    made = dcmread(tmp_path / "out" / "radiograph_seg.dcm")
+    model = pylon_zoo.load_pretrained("pylon_regnetx_002.phantom")
+    image = pylon_zoo.read_image(radiograph)
+    prediction = predict(model, Sample(image, torch.zeros(0)))
+    found = [f for f in prediction.findings if f.probability >= 0.02]
+    assert len(found) > 1
+    for maps, (name, mask), finding in zip(
+        prediction.probability_maps, masks_of(made).items(), found, strict=False
+    ):
+        assert name == finding.class_name
+        assert np.array_equal(mask, maps.numpy() >= 0.02)
+    of_the_study(made, dcmread(radiograph))
+
+    assert run("--dicom", "sc") == 0
+    picture = np.asarray(prediction.plot())
+    assert np.array_equal(dcmread(tmp_path / "out" / "radiograph_sc.dcm").pixel_array, picture)
+
+    capsys.readouterr()
+    assert run("--dicom", "pdf") == 2
+    radiograph = tmp_path / "plain.png"
+    Image.new("L", (64, 64)).save(radiograph)
+    assert run("--dicom", "sc") == 1
+    said = capsys.readouterr().err
+    assert "plain.png cannot be the source of a DICOM object" in said

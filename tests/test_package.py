@@ -34,7 +34,7 @@ LAYERS = [
     {"registry", "preprocessing"},
     {"heatmaps", "weights"},
     {"prediction", "export", "dicom_output", "training"},
-    {"recipes", "bulk"},
+    {"recipes", "bulk", "demo"},
     {"benchmark", "reproduction"},
     {"cli"},
 ]

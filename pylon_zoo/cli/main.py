@@ -15,6 +15,7 @@ from pylon_zoo.cli import (
     benchmark,
     convert,
     data,
+    demo,
     evaluate,
     export,
     info,
@@ -75,6 +76,7 @@ _add("Explore", listing.list, listing.EXAMPLES, "Models, checkpoints, recipes, d
 _add("Explore", info.info, info.EXAMPLES, "What a checkpoint, a model or an encoder is.")
 _add("Use", predict.predict, predict.EXAMPLES, "Say what is in images, and where.")
 _add("Use", evaluate.evaluate, evaluate.EXAMPLES, "Measure a checkpoint on a dataset.")
+_add("Use", demo.demo, demo.EXAMPLES, "Try checkpoints in the browser.")
 _add("Train", train.finetune, train.FINETUNE_EXAMPLES, "Teach a checkpoint your own classes.")
 _add("Train", train.train, train.TRAIN_EXAMPLES, "Train a model by a recipe.")
 _add("Train", benchmark.benchmark, benchmark.EXAMPLES, "Compare models over several seeds.")

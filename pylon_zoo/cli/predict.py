@@ -25,6 +25,7 @@ EXAMPLES = (
     "pylon-zoo predict chest.png --model my_model",
     "pylon-zoo predict 'scans/**/*.png' --output predictions --maps --resume",
     "pylon-zoo predict study.dcm --frames all --json",
+    "pylon-zoo predict study.dcm --dicom seg",
 )
 
 
@@ -60,7 +61,8 @@ def predict(
     threshold: Annotated[
         float,
         typer.Option(
-            help="Pictures are drawn of classes at least this probable, and of the first.",
+            help="Pictures are drawn of classes at least this probable, and of the first; regions "
+            "that reach it are outlined.",
             min=0,
             max=1,
         ),
@@ -74,6 +76,15 @@ def predict(
     parquet: Annotated[
         bool, typer.Option("--parquet", help="Write predictions.parquet too (extra parquet).")
     ] = False,
+    dicom: Annotated[
+        str | None,
+        typer.Option(
+            help="Write each DICOM image's findings for the clinic's tools (extra dicom): sc, a "
+            "picture, or seg, masks. They carry the patient's and the study's identifiers.",
+            autocompletion=one_of("sc", "seg"),
+            show_default=False,
+        ),
+    ] = None,
     frames: Annotated[
         str,
         typer.Option(
@@ -100,7 +111,7 @@ def predict(
     Images that cannot be read are skipped and listed; the exit code is then 1. Under accelerate
     launch or torchrun, the processes share the images and fill one table.
     """
-    from pylon_zoo import bulk
+    from pylon_zoo import bulk, dicom_output
     from pylon_zoo.data import Phantom
     from pylon_zoo.prediction import Prediction
     from pylon_zoo.prediction import predict as predict_one
@@ -111,8 +122,13 @@ def predict(
         raise typer.BadParameter("give image files, folders, patterns or lists, or --phantom N.")
     if parquet:
         bulk.require_pyarrow()
+    if dicom is not None:
+        if dicom not in dicom_output.KINDS or phantom is not None:
+            raise typer.BadParameter("--dicom is sc or seg, and goes with DICOM files.")
+        dicom_output.require_highdicom()
     images = bulk.find_frames(sources or [], frames)
     names = {f.source: name for f, name in zip(images, bulk.image_names(images), strict=True)}
+    origins = {frame.source: frame for frame in images}
     with bulk.Processes.joined() as processes:
         rank, first = processes.rank, processes.rank == 0
         if device == "cuda" and processes.count > 1:
@@ -140,6 +156,21 @@ def predict(
             source = result.sample.source
             name = names.get(source, source)
             # Rows last: with them the image counts as done.
+            if dicom is not None:
+                origin = origins[source]
+                try:
+                    dicom_output.write_findings(
+                        result,
+                        dicom,
+                        origin.path,
+                        output / f"{name}_{dicom}.dcm",
+                        threshold=threshold,
+                        frame=origin.index,
+                        model=loaded.spec.name,
+                    )
+                except PylonZooError as error:
+                    failures.append(str(error))
+                    continue
             if maps:
                 bulk.save_maps(result, output / "maps" / f"{name}.npz")
             if overlays:
@@ -175,7 +206,7 @@ def _draw_findings(prediction: Prediction, output: Path, name: str, threshold: f
         # Always the most probable class, so that there is a picture to look at.
         if drawn and finding.probability < threshold:
             break
-        picture = prediction.plot([finding.class_name])
+        picture = prediction.plot([finding.class_name], threshold=threshold)
         picture.save(output / f"{name}_{finding.class_name.replace(' ', '_')}.png")
         drawn += 1
     return drawn

@@ -22,7 +22,9 @@ FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 MAX_PIXELS = 2**28
 
 
-def read_image(path: str | os.PathLike[str], frame: int = 0) -> Tensor:
+def read_image(
+    path: str | os.PathLike[str], frame: int = 0, *, max_pixels: int = MAX_PIXELS
+) -> Tensor:
     """Read an image file: PNG, JPEG, TIFF, BMP, or DICOM (extra ``dicom``).
 
     What a file is, its content decides; a DICOM file without its preamble is known by its suffix.
@@ -30,6 +32,7 @@ def read_image(path: str | os.PathLike[str], frame: int = 0) -> Tensor:
     Args:
         path: the file.
         frame: index from 0 in a DICOM or TIFF file of several images.
+        max_pixels: a larger image is refused before it is decoded.
 
     Returns:
         (C, H, W): uint8, or uint16 for a 16-bit gray or DICOM file; C is 1 (gray) or 3 (RGB).
@@ -46,11 +49,11 @@ def read_image(path: str | os.PathLike[str], frame: int = 0) -> Tensor:
     path = Path(path)
     try:
         if is_dicom(path):
-            return read_dicom(path, frame, max_pixels=MAX_PIXELS)
+            return read_dicom(path, frame, max_pixels=max_pixels)
         with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
+            if image.width * image.height > max_pixels:
                 raise ImageReadError(
-                    f"{path}: {image.width} x {image.height} px is more than the {MAX_PIXELS} px "
+                    f"{path}: {image.width} x {image.height} px is more than the {max_pixels} px "
                     f"that are read; reduce the image first."
                 )
             if frame:

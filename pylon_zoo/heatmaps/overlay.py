@@ -57,6 +57,7 @@ def plot_cam(
     colormap: str = "inferno",
     size: int = 512,
     columns: int = 4,
+    plain: bool = True,
 ) -> Image.Image:
     """Draw an image and, beside it, the same image under each class's map, with a color bar.
 
@@ -81,6 +82,7 @@ def plot_cam(
             lightness. ``"jet"`` is as it always was.
         size: of the longer side of each panel, in pixels of the picture.
         columns: panels in a row, that of the plain image included.
+        plain: begin with the image as it is, without heat.
 
     Raises:
         InvalidInputError: sizes differ, or a map leaves [0, 1].
@@ -94,8 +96,15 @@ def plot_cam(
         sample = Sample(as_tensor(image), torch.zeros(0), source=str(image)[:200])
         if titles or peaks or boxes:
             raise InvalidOptionError("Titles, peaks and boxes go with maps; a model makes its own.")
-        look = {"opacity": opacity, "colormap": colormap, "size": size, "columns": columns}
-        return predict(maps, sample).plot(classes, threshold=threshold, **look)
+        return predict(maps, sample).plot(
+            classes,
+            threshold=threshold,
+            opacity=opacity,
+            colormap=colormap,
+            size=size,
+            columns=columns,
+            plain=plain,
+        )
     if classes is not None:
         raise InvalidOptionError("Classes are chosen of a model; choose maps, and give titles.")
     if not 0 <= opacity <= 1 or size < 32 or columns < 1:
@@ -118,9 +127,10 @@ def plot_cam(
     )
     everything = torch.cat(list(boxes)) if boxes else torch.zeros(0, 4)
     pen = _Pen(scale, size)
-    first = base.copy()
-    pen.boxes(first, everything)
-    panels, found = [first], False
+    panels, found = [], False
+    if plain:
+        panels.append(base.copy())
+        pen.boxes(panels[0], everything)
     for k, values in enumerate(maps.numpy()):
         heat = Image.fromarray(values).resize(shape, Image.Resampling.BILINEAR)
         heated = np.asarray(heat).clip(0, 1)
@@ -141,20 +151,21 @@ def plot_cam(
         "full lines: true boxes" if len(everything) else "",
     ]
     sheet = _Sheet(panels, columns, pen.unit)
-    sheet.titles(titles)
+    sheet.titles(["", *titles] if plain else titles)
     sheet.color_bar(opacity, colormap)
     sheet.legend("    ".join(filter(None, legend)))
     return sheet.picture
 
 
-def stack(pictures: Sequence[Image.Image], columns: int = 1) -> Image.Image:
-    """Pictures of one size on one sheet, row by row."""
-    width, height = (max(p.size[axis] for p in pictures) + GAP for axis in (0, 1))
-    columns = min(columns, len(pictures))
-    rows = -(-len(pictures) // columns)
-    sheet = Image.new("RGB", (columns * width - GAP, rows * height - GAP), GROUND)
-    for index, picture in enumerate(pictures):
-        sheet.paste(picture, (index % columns * width, index // columns * height))
+def stack(pictures: Sequence[Image.Image], columns: int = 1, ground: str = GROUND) -> Image.Image:
+    """Pictures row by row on one sheet of a color, in columns as wide as the widest."""
+    rows = [pictures[start : start + columns] for start in range(0, len(pictures), columns)]
+    width = max(picture.width for picture in pictures) + GAP
+    heights = [max(picture.height for picture in row) + GAP for row in rows]
+    sheet = Image.new("RGB", (len(rows[0]) * width - GAP, sum(heights) - GAP), ground)
+    for index, row in enumerate(rows):
+        for column, picture in enumerate(row):
+            sheet.paste(picture, (column * width, sum(heights[:index])))
     return sheet
 
 
@@ -272,8 +283,8 @@ class _Sheet:
         return column * (self.width + GAP), row * (self.height + self.line) + self.line
 
     def titles(self, titles: Sequence[str]) -> None:
-        """Write above each panel but the first."""
-        for index, title in enumerate(titles, start=1):
+        """Write above the panels."""
+        for index, title in enumerate(titles):
             left, top = self._corner(index)
             self._write(title, left + 4, top - self.line / 2, self.width - 8)
 

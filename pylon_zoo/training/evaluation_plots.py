@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from pylon_zoo.errors import MissingExtraError
+from pylon_zoo.heatmaps.overlay import stack
 from pylon_zoo.training.evaluation import format_estimate, localization_tables
 from pylon_zoo.weights.files import replace_file
 
-__all__ = ["plot_localization", "plot_roc", "require_matplotlib"]
+__all__ = ["plot_localization", "plot_report", "plot_roc", "require_matplotlib"]
 
 #: Of Okabe and Ito's palette, told apart with any color vision, and by shape as well.
 COLORS = ("#0072B2", "#D55E00")
@@ -24,6 +28,19 @@ def require_matplotlib() -> None:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
         raise MissingExtraError("matplotlib", "viz", "Plotting") from error
+
+
+def plot_report(report: dict[str, Any]) -> Image.Image:
+    """Both plots as one picture, ROC curves above; for a notebook, or to ``save``.
+
+    Arguments and errors are those of :func:`plot_roc`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / name for name in ("roc.png", "localization.png")]
+        plot_roc(report, paths[0])
+        plot_localization(report, paths[1])
+        pictures = [Image.open(path).convert("RGB") for path in paths if path.exists()]
+    return stack(pictures, ground="white")
 
 
 def plot_roc(report: dict[str, Any], path: Path) -> None:

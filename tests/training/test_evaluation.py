@@ -209,11 +209,16 @@ def test_plots_are_drawn_of_what_there_is(
             assert picture.width > 800
             assert {(0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)} <= colors
     assert sorted(path.name for path in tmp_path.iterdir()) == ["localization.png", "roc.png"]
+    both = evaluation_plots.plot_report(report)
+    with Image.open(tmp_path / "roc.png") as roc:
+        assert both.crop((0, 0, *roc.size)).tobytes() == roc.convert("RGB").tobytes()
+        assert both.height > roc.height + 200
     (tmp_path / "localization.png").unlink()
     nowhere = without_places(report)
     assert "Localization" not in markdown_report(nowhere)
     evaluation_plots.plot_localization(nowhere, tmp_path / "localization.png")
     assert not (tmp_path / "localization.png").exists()
+    assert evaluation_plots.plot_report(nowhere).size == roc.size
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtraError, match="viz"):
         evaluation_plots.plot_roc(report, tmp_path / "roc.png")
