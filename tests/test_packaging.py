@@ -1,6 +1,8 @@
 """What a wheel and an sdist hold, and that the package works from a wheel and from the source."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -42,13 +44,42 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: Path) -> None:
         assert f"pylon_zoo/checkpoints/{entry.name}.safetensors" in names
     kinds = {Path(name).suffix for name in names if name.startswith("pylon_zoo/")}
     assert kinds == {".py", ".typed", ".json", ".safetensors"}
+    # Of the package every tracked file, and the manifest; no stray one.
+    inside = {name for name in names if name.startswith("pylon_zoo/")}
+    assert inside == {*tracked("pylon_zoo"), "pylon_zoo/weights_manifest.json"}
+    about = {name.split("/", 1)[1] for name in names if not name.startswith("pylon_zoo/")}
+    assert about == {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
 
 
-def test_the_sdist_holds_what_builds_and_tests_it(built: Path) -> None:
+#: Folders of the sdist; beside them it has single files.
+FOLDERS = ("pylon_zoo", "examples", "tests")
+FILES = {
+    "weights_manifest.json",
+    "README.md",
+    "LICENSE",
+    "pyproject.toml",
+    "PKG-INFO",
+    ".gitignore",
+}
+
+
+def test_the_sdist_holds_what_builds_and_tests_it_and_no_data(built: Path) -> None:
     with tarfile.open(next(built.glob("*.tar.gz"))) as sdist:
-        tops = {name.split("/")[1] for name in sdist.getnames() if "/" in name}
-    assert {"pylon_zoo", "tests", "examples", "weights_manifest.json", "LICENSE"} <= tops
-    assert not {".venv", "runs", ".git", "demo_output"} & tops
+        names = {name.split("/", 1)[1] for name in sdist.getnames() if "/" in name}
+    expected = {name for folder in FOLDERS for name in tracked(folder)}
+    assert names == expected | FILES
+    # What tests compare with is small text; images they draw themselves.
+    kinds = {Path(name).suffix for name in names if name.startswith(("tests/", "examples/"))}
+    assert kinds <= {".py", ".json", ".ipynb"}
+
+
+def tracked(folder: str) -> set[str]:
+    """Files that belong to a folder of the repository."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", folder]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip("not a git checkout: nothing says which files belong to the project")
+    return {name for name in done.stdout.splitlines() if (ROOT / name).exists()}
 
 
 def run_from(folder: Path, code: str, cwd: Path) -> str:
@@ -85,3 +116,88 @@ def test_the_manifest_is_found_in_a_wheel_and_in_the_source(built: Path, tmp_pat
     assert Path(from_source[-1]) == ROOT / "weights_manifest.json" == manifest_path()
     assert from_wheel[:-1] == from_source[:-1]
     assert len(from_source) - 1 == len(load_manifest().checkpoints) >= 2
+
+
+#: Of each extra, its packages and code that needs them.
+MISSING = {
+    "train": (
+        ("accelerate", "matplotlib"),
+        "from pylon_zoo.training import train; from pylon_zoo.recipes import load_recipe; "
+        "train(load_recipe('phantom'), 'run')",
+    ),
+    "trackers": (
+        ("tensorboard", "tensorboardX"),
+        "from pylon_zoo.training import train; from pylon_zoo.recipes import load_recipe; "
+        "train(load_recipe('phantom').override(['tracker=tensorboard']), 'run')",
+    ),
+    "parquet": (("pyarrow",), "from pylon_zoo import bulk; bulk.require_pyarrow()"),
+    "viz": (
+        ("matplotlib",),
+        "from pylon_zoo.heatmaps.overlay import colorize; import numpy; "
+        "colorize(numpy.zeros((4, 4), numpy.float32))",
+    ),
+    "dicom": (
+        ("pydicom", "highdicom"),
+        "from pathlib import Path; from pylon_zoo import dicom_output, read_image; "
+        "Path('a.dcm').write_bytes(bytes(128) + b'DICM'); "
+        "'pydicom' in blocked and read_image('a.dcm'); "
+        "dicom_output.write_secondary_capture(None, 'a.dcm', 'b.dcm')",
+    ),
+    "export": (
+        ("onnx", "onnxscript", "onnxruntime"),
+        "import pylon_zoo; from pylon_zoo.export import export; "
+        "export(pylon_zoo.create_model('cam_test_resnet'), 'a.onnx')",
+    ),
+    "demo": (("gradio",), "from pylon_zoo.demo.page import serve; serve([])"),
+}
+HAS_DEMO = (ROOT / "pylon_zoo" / "demo").is_dir()
+
+PROBE = """
+import json, sys
+cases, blocked = json.loads(sys.argv[1])
+for name in blocked:
+    sys.modules[name] = None
+from pylon_zoo.errors import MissingExtraError
+messages = {}
+for extra, code in cases.items():
+    try:
+        exec(code)
+    except MissingExtraError as error:
+        messages[extra] = str(error)
+print(json.dumps(messages))
+"""
+
+
+def test_every_extra_of_the_package_is_tested_for() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    section = text.split("[project.optional-dependencies]")[1].split("\n[")[0]
+    names = set(re.findall(r"^(\w+) = \[", section, re.MULTILINE))
+    assert names - {"dev", "docs"} == set(MISSING)
+
+
+@pytest.mark.parametrize(
+    ("extras", "blocked"),
+    [
+        # Nothing but the package itself.
+        (sorted(set(MISSING) - {"trackers"}), [p for case in MISSING.values() for p in case[0]]),
+        # A part of an extra.
+        (["train", "viz", "dicom", "export"], ["matplotlib", "highdicom", "onnxscript"]),
+        (["trackers", "export"], ["tensorboard", "tensorboardX", "onnxruntime"]),
+        (["train"], ["accelerate"]),
+    ],
+    ids=["all", "parts", "other parts", "accelerate"],
+)  # fmt: skip
+def test_a_missing_extra_is_named(extras: list[str], blocked: list[str], tmp_path: Path) -> None:
+    cases = {e: MISSING[e][1] for e in extras if e != "demo" or HAS_DEMO}
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, json.dumps([cases, blocked])],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    messages = json.loads(done.stdout)
+    assert set(messages) == set(cases)
+    for extra, message in messages.items():
+        assert f"pip install 'pylon-zoo[{extra}]'" in message
+        missing = set(MISSING[extra][0]) & set(blocked)
+        assert any(repr(package) in message for package in missing), message

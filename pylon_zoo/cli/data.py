@@ -61,7 +61,7 @@ def check(
             out.print(table, markup=False)
         images = ", ".join(f"{count} {split}" for split, count in report.images.items())
         found = ", ".join(f"{count} {kind}" for kind, count in report.counts().items())
-        out.print(f"{dataset}: {images or 'no'} images; {found or 'nothing amiss'}.", markup=False)
+        print(f"{dataset}: {images or 'no'} images; {found or 'nothing amiss'}.")
     if report.problems:
         raise typer.Exit(FAILED)
 
@@ -133,12 +133,12 @@ def cache(
                 f"{report.written} written, {report.kept} kept."
             )
         if not as_json:
-            out.print(line, markup=False)
+            print(line)
     if as_json:
         print_json(reports)
     elif unreadable:
         for problem in unreadable[:SHOWN]:
-            out.print(f"unreadable: {problem}", markup=False, soft_wrap=True)
-        out.print(f"{len(unreadable)} images cannot be read.")
+            print(f"unreadable: {problem}")
+        print(f"{len(unreadable)} images cannot be read.")
     if unreadable:
         raise typer.Exit(FAILED)

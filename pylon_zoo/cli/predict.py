@@ -11,7 +11,7 @@ import typer
 from pylon_zoo.cli.completion import complete_checkpoints, one_of
 from pylon_zoo.cli.options import DEFAULT_MODEL, Device, usable_device
 from pylon_zoo.cli.terminal import FAILED, AsJson, make_table, note, out, print_json
-from pylon_zoo.errors import PylonZooError
+from pylon_zoo.errors import MissingExtraError, PylonZooError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -68,8 +68,13 @@ def predict(
         ),
     ] = 0.5,
     overlays: Annotated[
-        bool, typer.Option("--overlays/--no-overlays", help="Draw pictures (extra viz).")
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--overlays/--no-overlays",
+            help="Draw pictures; by default where the extra viz is installed.",
+            show_default=False,
+        ),
+    ] = None,
     maps: Annotated[
         bool, typer.Option("--maps", help="Write each image's maps to maps/*.npz.")
     ] = False,
@@ -126,6 +131,7 @@ def predict(
         if dicom not in dicom_output.KINDS or phantom is not None:
             raise typer.BadParameter("--dicom is sc or seg, and goes with DICOM files.")
         dicom_output.require_highdicom()
+    overlays = _can_draw(overlays)
     images = bulk.find_frames(sources or [], frames)
     names = {f.source: name for f, name in zip(images, bulk.image_names(images), strict=True)}
     origins = {frame.source: frame for frame in images}
@@ -198,6 +204,21 @@ def predict(
         for failure in failures:
             note(f"skipped {failure}", "yellow")
         raise typer.Exit(FAILED)
+
+
+def _can_draw(wanted: bool | None) -> bool:
+    """Whether to draw; without matplotlib a wish is an error, and no wish a note."""
+    if wanted is False:
+        return False
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as missing:
+        error = MissingExtraError("matplotlib", "viz", "Drawing heatmaps")
+        if wanted:
+            raise error from missing
+        note(f"No pictures: {error}", "yellow")
+        return False
+    return True
 
 
 def _draw_findings(prediction: Prediction, output: Path, name: str, threshold: float) -> int:

@@ -174,7 +174,10 @@ class Program(Group):
     def list_commands(self, ctx: Any) -> list[str]:
         """Names in the order of the panels."""
         commands: Any = self.commands
-        return sorted(commands, key=lambda name: self.PANELS.index(commands[name].rich_help_panel))
+        places = {panel: place for place, panel in enumerate(self.PANELS)}
+        return sorted(
+            commands, key=lambda name: places.get(commands[name].rich_help_panel, len(places))
+        )
 
     def _print_help(self, ctx: Any) -> None:
         super()._print_help(ctx)

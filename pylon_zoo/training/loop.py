@@ -109,12 +109,15 @@ def train(
         TrainingStopped: SIGTERM or SIGINT came; the step was finished and saved.
     """
     try:
+        import matplotlib  # noqa: F401 - for the learning curve, at the end
         from accelerate.utils import broadcast, gather_object, set_seed
         from timm.layers import convert_sync_batchnorm
         from timm.optim import create_optimizer_v2
         from timm.utils.model_ema import ModelEmaV3
     except ImportError as error:
-        raise MissingExtraError(error.name or "accelerate", "train", "Training") from error
+        raise MissingExtraError(
+            (error.name or "accelerate").split(".")[0], "train", "Training"
+        ) from error
     from pylon_zoo.training.curves import plot_learning_curve
     from pylon_zoo.weights import save_pretrained
 

@@ -35,7 +35,9 @@ def create_accelerator(config: TrainingConfig, folder: str) -> Any:
         from accelerate.tracking import get_available_trackers
         from accelerate.utils import LoggerType
     except ImportError as error:
-        raise MissingExtraError(error.name or "accelerate", "train", "Training") from error
+        raise MissingExtraError(
+            (error.name or "accelerate").split(".")[0], "train", "Training"
+        ) from error
     if config.tracker:
         known = [str(kind.value) for kind in LoggerType if kind != LoggerType.ALL]
         if config.tracker not in known:
