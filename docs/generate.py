@@ -23,6 +23,7 @@ from unittest import mock
 import torch
 
 from pylon_zoo import architectures, create_model, errors, preprocessing
+from pylon_zoo.cli.terminal import EXIT_CODES
 from pylon_zoo.recipes import list_recipes
 from pylon_zoo.registry import ARCHITECTURES
 from pylon_zoo.weights.manifest import BundledSource, Entry, Metric, load_manifest
@@ -291,6 +292,7 @@ def errors_page() -> str:
     return template.format(
         note=NOTE,
         table=table(["error", "also a", "when"], rows),
+        exit_codes=table(["code", "meaning"], [[str(k), v] for k, v in EXIT_CODES.items()]),
         imports=f"```python\n{IMPORTS}```",
         sections="\n\n".join(map(error_section, classes)),
     )
