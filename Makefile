@@ -5,7 +5,7 @@ BIN := .venv/bin
 PHANTOM ?= 4
 OUTPUT ?= demo_output
 
-.PHONY: demo test check fix bench clean
+.PHONY: demo test check fix docs bench clean
 
 demo: .venv/.demo
 	$(BIN)/pylon-zoo predict $(if $(IMAGE),"$(IMAGE)",--phantom $(PHANTOM)) --output "$(OUTPUT)"
@@ -21,6 +21,11 @@ check: .venv/.dev
 fix: .venv/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The pages that are made, then the site in site/; stops at the first broken link or reference.
+docs: .venv/.dev
+	$(BIN)/python docs/generate.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # Rows that benchmarks/results/ lacks; all of them anew: make bench BENCH=--again
 bench: .venv/.dev
@@ -40,4 +45,4 @@ bench: .venv/.dev
 	@touch $@ .venv/.demo
 
 clean:
-	rm -rf .venv build dist demo_output
+	rm -rf .venv build dist site demo_output

@@ -23,6 +23,7 @@ from unittest import mock
 import torch
 
 from pylon_zoo import architectures, create_model, errors, preprocessing
+from pylon_zoo.cli.terminal import EXIT_CODES
 from pylon_zoo.recipes import list_recipes
 from pylon_zoo.registry import ARCHITECTURES
 from pylon_zoo.weights.manifest import BundledSource, Entry, Metric, load_manifest
@@ -54,8 +55,8 @@ def zoo_page() -> str:
             [
                 NOTE,
                 "# Model zoo",
-                "A name is `{architecture}_{encoder}`, and with `.tag` a checkpoint. The table is made "
-                "from `weights_manifest.json`, which also says where every number comes from.",
+                "A name is `{architecture}_{encoder}`, and with `.tag` a checkpoint. The table is "
+                "made from `weights_manifest.json`, which also says where every number comes from.",
                 "## Checkpoints",
                 "AUROC and point localization are means over classes, in brackets their 95 % "
                 "bootstrap intervals. **Not for clinical use:** these checkpoints were trained on "
@@ -75,12 +76,12 @@ def zoo_page() -> str:
                 ),
                 *map(checkpoint_section, entries),
                 "## Architectures",
-                "All of them run on any of [these encoders](encoders.md). Cells are those of the class "
-                "map of an image of 256 x 256 px.",
+                "All of them run on any of [these encoders](encoders.md). Cells are those of the "
+                "class map of an image of 256 x 256 px.",
                 architecture_table(),
                 "## Recipes",
-                "`pylon-zoo train RECIPE` trains it; a recipe's file states its command and what it "
-                "costs.",
+                "`pylon-zoo train RECIPE` trains it; a recipe's file states its command and its "
+                "cost.",
                 table(
                     ["recipe", "what it trains"],
                     [[f"`{name}`", recipe_line(name)] for name in list_recipes()],
@@ -190,7 +191,7 @@ EXAMPLES: dict[str, tuple[str, str]] = {
         'model = pylon_zoo.load_pretrained("pylon_regnetx_002.phantom")\n'
         "twelve_bits = (torch.arange(256 * 256).reshape(1, 256, 256) % 4096).to(torch.uint16)\n"
         "pylon_zoo.create_transform(model)(twelve_bits)",
-        "It is a warning. Multiply pixels so that they fill the range of their type; 12 bits by 16.",
+        "It is a warning. Multiply pixels so that they fill their type's range; 12 bits by 16.",
     ),
     "ImageReadError": (
         'pylon_zoo.read_image("nowhere.png")',
@@ -247,9 +248,8 @@ EXAMPLES: dict[str, tuple[str, str]] = {
     ),
     "TrainingError": (
         "from pylon_zoo.training import TrainingConfig, train\n\n"
-        "config = TrainingConfig(\n"
-        '    model="pylon_test_resnet", data="phantom", batch_size=2, learning_rate=1e30\n'
-        ")\n"
+        'config = TrainingConfig(model="pylon_test_resnet", data="phantom", batch_size=2, '
+        "learning_rate=1e30)\n"
         'train(config, "runs/too_fast", progress=False)',
         "Do as the message says, then run the same command: the last checkpoint is whole.",
     ),
@@ -292,6 +292,7 @@ def errors_page() -> str:
     return template.format(
         note=NOTE,
         table=table(["error", "also a", "when"], rows),
+        exit_codes=table(["code", "meaning"], [[str(k), v] for k, v in EXIT_CODES.items()]),
         imports=f"```python\n{IMPORTS}```",
         sections="\n\n".join(map(error_section, classes)),
     )
@@ -307,7 +308,7 @@ def error_section(cls: type[Exception]) -> str:
     code, remedy = EXAMPLES[cls.__name__]
     parts = [f"### {cls.__name__}", first_paragraph(cls.__doc__)]
     if code:
-        test = f'test="raises {cls.__name__}"'
+        test = f'{{ data-test="raises {cls.__name__}" }}'
         message = raised(cls, code)
         parts += [f"```python {test}\n{code}\n```", f"```text\n{message}\n```"]
     return "\n\n".join([*parts, f"**What to do:** {remedy}"])

@@ -2,9 +2,11 @@
 
 A block is run unless its fence says otherwise:
 
-* ``python``: in the namespace of its page. With ``test="raises NAME"`` it must raise that error.
-* ``sh``: commands of pylon-zoo, in this process. With ``test="parse"`` nothing is run: they need a
-  Hub, a GPU, files or hours that a test has not, and every command, option and value is checked.
+* ``python``: in the namespace of its page. With ``{ data-test="raises NAME" }`` it must raise that
+  error.
+* ``sh``: commands of pylon-zoo, in this process. With ``data-test="parse"`` nothing is run: they
+  need a Hub, a GPU, files or hours that a test has not; every command, option and value is checked.
+  With ``data-test="exit N"`` they must exit with N.
 * ``text`` right after a block: what that block prints; ``...`` stands for anything.
 * any other language with ``title="FILE"``: the file that the reader writes.
 
@@ -43,7 +45,7 @@ from pylon_zoo.training.config import TrainingConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 FENCE = re.compile(r"^( *)```(\w*)([^\n`]*)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
-OPTION = re.compile(r'(\w+)="([^"]*)"')
+OPTION = re.compile(r'([\w-]+)="([^"]*)"')
 #: Programs of others, as the pages call them.
 OTHERS = {"hf auth login"}
 
@@ -78,7 +80,7 @@ def blocks_of(page: Path) -> Iterator[Block]:
         indent, language, options, body = match.groups()
         where = f"{page.relative_to(ROOT)}:{text.count(chr(10), 0, match.start()) + 1}"
         body = "".join(line.removeprefix(indent) for line in body.splitlines(keepends=True))
-        assert not OPTION.sub("", options).strip(), f'{where}: options are NAME="value"'
+        assert not OPTION.sub("", options).strip(" {}"), f'{where}: options are NAME="value"'
         yield Block(where, language, dict(OPTION.findall(options)), body)
 
 
@@ -87,19 +89,14 @@ def run_page(page: Path) -> None:
     namespace: dict[str, Any] = {"__name__": "__main__"}
     printed: str | None = None
     for block in blocks_of(page):
-        test = block.options.get("test", "")
+        test = block.options.get("data-test", "")
         if block.language == "text":
             assert printed is not None, f"{block.page}: no block before this prints anything"
             check_printed(block, printed)
         elif block.language == "python":
             printed = run_python(block, namespace, test)
         elif block.language == "sh":
-            assert test in ("", "parse"), f"{block.page}: test={test!r}"
-            lines = list(commands(block.text))
-            assert lines, f"{block.page}: no command"
-            printed = None if test else "".join(run_command(line, block.page) for line in lines)
-            for line in lines if test else ():
-                check_command(line, block.page)
+            printed = run_shell(block, test)
         else:
             assert "title" in block.options, f"{block.page}: nothing to do with {block.language!r}"
             file = Path(block.options["title"])
@@ -132,6 +129,19 @@ def run_python(block: Block, namespace: dict[str, Any], test: str) -> str:
     return str(caught.value) if caught is not None else out.getvalue()
 
 
+def run_shell(block: Block, test: str) -> str | None:
+    """Run or check the commands of a block; what they printed, if they were run."""
+    lines = list(commands(block.text))
+    assert lines, f"{block.page}: no command"
+    if test == "parse":
+        for line in lines:
+            check_command(line, block.page)
+        return None
+    kind, _, code = test.partition(" ")
+    assert kind in ("", "exit"), f"{block.page}: test={test!r}"
+    return "".join(run_command(line, block.page, int(code or 0)) for line in lines)
+
+
 def commands(text: str) -> Iterator[list[str]]:
     """The words of each command, without variables set for it."""
     for line in text.replace("\\\n", " ").splitlines():
@@ -142,15 +152,18 @@ def commands(text: str) -> Iterator[list[str]]:
             yield words
 
 
-def run_command(words: list[str], where: str) -> str:
-    """Run a command of pylon-zoo, which must succeed; what it printed to the standard output."""
-    assert words[0] == "pylon-zoo", f'{where}: {words[0]} is only parsed; say test="parse"'
+def run_command(words: list[str], where: str, expected: int) -> str:
+    """Run a command of pylon-zoo; what it printed to the standard output."""
+    assert words[0] == "pylon-zoo", f'{where}: {words[0]} is only parsed; say data-test="parse"'
     out, err = io.StringIO(), io.StringIO()
+    code: object = 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             main(words[1:])
         except SystemExit as end:
-            assert not end.code, f"{where}: {shlex.join(words)}\n{out.getvalue()}{err.getvalue()}"
+            code = end.code or 0
+    said = f"{out.getvalue()}{err.getvalue()}"
+    assert code == expected, f"{where}: {shlex.join(words)} exits with {code}\n{said}"
     return out.getvalue()
 
 
