@@ -21,6 +21,7 @@ EXTRAS = {
     "parquet": ("pyarrow", "predict --phantom 1 --parquet --no-overlays --output {x}/parquet"),
     "dicom": ("pydicom", "predict {x}/image.dcm --no-overlays --output {x}/dicom"),
     "export": ("onnx", "export pylon_regnetx_002.phantom {x}/model.onnx"),
+    "demo": ("gradio", "demo --no-browser"),
 }
 
 
