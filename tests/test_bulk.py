@@ -85,7 +85,7 @@ def test_the_command_says_what_the_library_says(
 ) -> None:
     (images / "b" / "bad.png").write_bytes(b"no image")
     out = tmp_path / "out"
-    options = ["-m", checkpoint, "-o", out, "--maps", "--threshold", 2, "--workers", workers]
+    options = ["-m", checkpoint, "-o", out, "--maps", "--threshold", 1, "--workers", workers]
     assert run(images, *options) == 1
     rows = rows_of(out)
     model = pylon_zoo.load_pretrained(checkpoint)

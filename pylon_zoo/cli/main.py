@@ -148,7 +148,7 @@ def _explain(error: Exception, arguments: list[str]) -> tuple[str, int]:
     if describe is not None:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "pylon-zoo"
-        return f"{describe().rstrip()} See {command} --help.", USAGE
+        return f"{describe().strip().rstrip('.')}. See {command} --help.", USAGE
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         reason = str(error).partition("\n")[0]
         return (

@@ -201,7 +201,9 @@ def test_wrong_usage_is_one_paragraph_with_a_remedy(capsys: pytest.CaptureFixtur
     message = capsys.readouterr().err.strip()
     assert "\n" not in message
     assert "--model" in message
-    assert message.endswith("See pylon-zoo predict --help.")
+    assert message.endswith(". See pylon-zoo predict --help.")
+    assert run("predict", "--phantom", 1, "--threshold", 2) == 2
+    assert "--threshold" in capsys.readouterr().err
 
 
 class Boom(Exception):
