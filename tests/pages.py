@@ -108,7 +108,7 @@ def run_page(page: Path) -> None:
 def check_printed(block: Block, printed: str) -> None:
     """What the page shows is what was printed; trailing spaces do not count."""
     shown, got = (
-        "\n".join(line.rstrip() for line in text.strip("\n").splitlines())
+        "\n".join(line.rstrip() for line in text.splitlines()).strip("\n")
         for text in (block.text, printed)
     )
     pattern = re.escape(shown).replace(re.escape("..."), ".*")

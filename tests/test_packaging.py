@@ -52,12 +52,14 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: Path) -> None:
 
 
 #: Folders of the sdist; beside them it has single files.
-FOLDERS = ("pylon_zoo", "examples", "tests")
+FOLDERS = ("pylon_zoo", "examples", "tests", "docs", "benchmarks")
 FILES = {
     "weights_manifest.json",
     "README.md",
     "LICENSE",
     "pyproject.toml",
+    "mkdocs.yml",
+    "Makefile",
     "PKG-INFO",
     ".gitignore",
 }
