@@ -52,11 +52,13 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: Path) -> None:
 
 
 #: Folders of the sdist; beside them it has single files.
-FOLDERS = ("pylon_zoo", "examples", "tests")
+FOLDERS = ("pylon_zoo", "examples", "tests", "docs", "benchmarks")
 FILES = {
     "weights_manifest.json",
     "README.md",
     "LICENSE",
+    "Makefile",
+    "mkdocs.yml",
     "pyproject.toml",
     "PKG-INFO",
     ".gitignore",
