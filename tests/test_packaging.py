@@ -57,6 +57,8 @@ FILES = {
     "weights_manifest.json",
     "README.md",
     "LICENSE",
+    "Makefile",
+    "mkdocs.yml",
     "pyproject.toml",
     "mkdocs.yml",
     "Makefile",
