@@ -279,11 +279,12 @@ class BoxAccuracy(Accumulator):
 
     At threshold tau a box is drawn around each connected component of what exceeds tau times the
     map's maximum; the best IoU of any of them with any true box of the class must reach delta.
-    The measure is the mean over delta of the rate at the best tau, one tau for all images.
+    The measure is the mean over delta of the rate at the best of :attr:`TAUS`, one for all images.
     """
 
     DELTAS = (0.3, 0.5, 0.7)
-    TAUS = tuple(round(0.05 * step, 2) for step in range(20))
+    # Closer below 0.05: maps with a sharp peak have their best threshold there.
+    TAUS = (0.0, 0.01, 0.02, 0.03, 0.04, *(round(0.05 * step, 2) for step in range(1, 20)))
     COLUMNS: ClassVar = {"best": (len(TAUS),), "chance": ()}
 
     def update(self, maps: Tensor, boxes: Tensor, box_classes: Tensor, *, group: str = "") -> None:
