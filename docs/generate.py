@@ -62,14 +62,13 @@ def zoo_page() -> str:
                 "bootstrap intervals. **Not for clinical use:** these checkpoints were trained on "
                 "drawings and on blood smears, and say nothing about patients.",
                 table(
-                    ["checkpoint", "trained on", "AUROC", "point localization", "MB"],
+                    ["checkpoint", "AUROC", "point localization", "trained on"],
                     [
                         [
                             f"[`{e.name}`](#{anchor(e)})",
-                            e.data.name,
                             estimate(e, "auroc_macro"),
                             estimate(e, "point_localization_corners_false_macro"),
-                            f"{e.bytes / 1e6:.1f}",
+                            e.data.name,
                         ]
                         for e in entries
                     ],
@@ -126,8 +125,6 @@ def checkpoint_section(entry: Entry) -> str:
         if entry.data.url.startswith("http")
         else f"`{entry.data.url}`, {entry.data.license}",
         "weights": f"{entry.bytes:,} bytes, {entry.weights_license}; {sources}",
-        "trained by": f"`{entry.command}`",
-        "measured by": ", ".join(f"`{c}`" for c in commands),
         "sha256": f"`{entry.sha256}`",
     }
     rows = [
@@ -144,6 +141,8 @@ def checkpoint_section(entry: Entry) -> str:
         [
             f"### {entry.name}",
             "\n".join(f"- **{key}:** {text}" for key, text in facts.items()),
+            "Trained and measured by:",
+            "\n".join(['```sh { data-test="parse" }', entry.command, *commands, "```"]),
             f"<details markdown>\n<summary>All {len(rows)} metrics</summary>\n\n{details}\n\n"
             "</details>",
         ]

@@ -36,9 +36,18 @@ def test_made_pages_are_what_the_script_makes(generate: ModuleType, name: str) -
 
 def test_the_zoo_lists_every_checkpoint_with_its_numbers(generate: ModuleType) -> None:
     page = (DOCS / "zoo.md").read_text(encoding="utf-8")
+    header = next(line for line in page.splitlines() if line.startswith("| checkpoint")).split(
+        " | "
+    )
     for entry in weights.load_manifest().checkpoints:
         assert f"### {entry.name}\n" in page
         assert entry.sha256 in page
+        row = re.search(rf"^\| \[`{re.escape(entry.name)}`\].*$", page, re.MULTILINE)
+        assert row is not None
+        cells = dict(zip(header, row[0].split(" | "), strict=True))
+        auroc = next(m for m in entry.metrics if m.name == "auroc_macro")
+        assert cells["AUROC"].startswith(f"{auroc.value:.3f} [")
+        assert cells["trained on |"] == f"{entry.data.name} |"
         assert page.count(f"| `{entry.name}`") + page.count(f"| [`{entry.name}`]") == 1
         assert all(f"| `{m.name}` | {m.value:.3f} [" in page for m in entry.metrics)
 
