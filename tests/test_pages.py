@@ -39,3 +39,17 @@ def test_every_number_stands_in_the_committed_results() -> None:
     ]
     assert len(rows) >= 8
     assert set(rows) <= printed
+
+
+def test_speeds_and_scores_of_the_readme_stand_in_the_committed_results() -> None:
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    results = ROOT / "benchmarks" / "results"
+    ratios = re.findall(r"[\d.]+ x faster|[\d.]+ x the time", text)
+    assert len(ratios) == 3
+    speed = (results / "speed_cpu.md").read_text(encoding="utf-8")
+    for ratio in ratios:
+        assert f"| {ratio.replace('the time', 'its time')} |" in speed
+    (scores,) = re.findall(r"macro AUROC ([\d.]+) against ([\d.]+)\)", text)
+    table = (results / "finetune.md").read_text(encoding="utf-8").splitlines()
+    (row,) = (line for line in table if line.startswith("| new_smears | AUROC | macro |"))
+    assert [cell.split()[0] for cell in row.split("|")[4:6]] == list(scores)
