@@ -60,8 +60,6 @@ FILES = {
     "Makefile",
     "mkdocs.yml",
     "pyproject.toml",
-    "mkdocs.yml",
-    "Makefile",
     "PKG-INFO",
     ".gitignore",
 }
