@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Column, Table
+from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
 __all__ = [
@@ -140,12 +141,11 @@ class _Help:
             _print_section(
                 title, [(f"[cyan]{escape(left)}", escape(right)) for left, right in rows]
             )
-        _print_section(
-            "Examples", [(escape(line),) for line in (command.epilog or "").splitlines()]
-        )
+        # escape() would double the backslash at the end of a line.
+        _print_section("Examples", [(Text(line),) for line in (command.epilog or "").splitlines()])
 
 
-def _print_section(title: str, rows: Sequence[tuple[str, ...]]) -> None:
+def _print_section(title: str, rows: Sequence[tuple[str | Text, ...]]) -> None:
     if not rows:
         return
     out.print(f" [bold]{title}")

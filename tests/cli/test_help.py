@@ -69,6 +69,9 @@ def test_help_fits_80_columns_and_cuts_nothing(
         for code, meaning in terminal.EXIT_CODES.items():
             assert f"{code} {meaning}" in flat
     assert ("Examples" in printed) == (words in SINGLE or not words)
+    # To be pasted as they are.
+    lines = [line.strip() for line in printed.splitlines()]
+    assert all(example.strip() in lines for example in (command.epilog or "").splitlines())
 
 
 def example_lines(words: tuple[str, ...]) -> list[str]:
