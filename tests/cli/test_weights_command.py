@@ -6,10 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from typer.testing import CliRunner
 
+from pylon_zoo.cli import terminal
 from pylon_zoo.cli.weights import app
 from pylon_zoo.errors import IntegrityError, UnknownNameError, WeightsNotFoundError
 from pylon_zoo.registry import create_model
@@ -21,7 +23,9 @@ NAME = "pylon_test_resnet.phantom"
 
 
 def run(*arguments: object, code: int = 0) -> str:
-    result = CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "200"})
+    # The console takes COLUMNS when it is made, and a worker of pytest-xdist has it.
+    with mock.patch.object(terminal.out, "_width", 200):
+        result = CliRunner().invoke(app, [str(a) for a in arguments])
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     assert result.exit_code == code, result.output
