@@ -132,10 +132,12 @@ def read_files(paths: Sequence[str]) -> tuple[list[Sample], list[str]]:
 
 
 def take_phantom() -> Sample:
-    """A radiograph phantom by chance, with true boxes."""
+    """A radiograph phantom by chance, with a finding at least and its true boxes."""
     dataset = Phantom("test")
-    number = random.randrange(len(dataset))
-    return replace(dataset[number], source=f"phantom {number}")
+    while True:
+        number = random.randrange(len(dataset))
+        if len((sample := dataset[number]).boxes):
+            return replace(sample, source=f"phantom {number}")
 
 
 def predict_samples(

@@ -117,3 +117,11 @@ def test_images_too_large_for_a_model_that_does_not_resize() -> None:
     results, (problem,) = session.predict_samples(model, [large])
     assert not results
     assert problem.startswith("large.png: 1200 x 2000 px")
+
+
+def test_every_example_shows_something() -> None:
+    for _ in range(20):
+        sample = session.take_phantom()
+        assert len(sample.boxes)
+        number = int(sample.source.removeprefix("phantom "))
+        assert torch.equal(sample.image, Phantom("test")[number].image)
