@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from timm.utils.model_ema import ModelEmaV3
+from tiny_task import CONFIG
 
 import pylon_zoo
 from pylon_zoo.data import LocalizationDataset, Phantom, tasks
@@ -18,18 +19,6 @@ from pylon_zoo.errors import TrainingError
 from pylon_zoo.preprocessing import Transform
 from pylon_zoo.training import TrainingConfig, loop, train
 from pylon_zoo.training.loop import clear_untrained, masked_bce
-
-CONFIG = TrainingConfig(
-    model="pylon_test_efficientnet",
-    data="tiny",
-    epochs=2,
-    batch_size=4,
-    optimizer="adamw",
-    learning_rate=1e-3,
-    schedule="cosine",
-    ema_decay=0.9,
-    clip_norm=1.0,
-)
 
 
 class TinyTask(tasks.PhantomTask):
