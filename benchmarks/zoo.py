@@ -56,11 +56,15 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 class SmallTileBCCD(BCCDTask):
-    """BCCD, trained and classified on tiles of 192 px."""
+    """BCCD, trained and classified on tiles of 128 px.
 
-    name = "bccd_192"
-    TILE = 192
-    preprocessing = replace(BCCDTask.preprocessing, input_size=(3, 192, 192))
+    At 192 px nearly every tile holds a red cell, which leaves little to learn from its label: in the
+    same number of images PAN learned to classify there, but not to localize.
+    """
+
+    name = "bccd_128"
+    TILE = 128
+    preprocessing = replace(BCCDTask.preprocessing, input_size=(3, 128, 128))
 
     def training(self) -> LocalizationDataset:
         """Random tiles of the fit split."""
@@ -115,9 +119,9 @@ PROFILES = {
         {
             "phantom": {"data": "phantom_128", "epochs": 6, "learning_rate": 2e-3},
             "bccd": {
-                "data": "bccd_192",
+                "data": "bccd_128",
                 "augmentation": "dihedral",
-                "epochs": 6,
+                "epochs": 4,
                 "learning_rate": 2e-3,
             },
             "nih14": {"data": "nih14", "image_size": 192, "epochs": 8, "learning_rate": 1e-3},
