@@ -58,8 +58,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 class SmallTileBCCD(BCCDTask):
     """BCCD, trained and classified on tiles of 128 px.
 
-    At 192 px nearly every tile holds a red cell, which leaves little to learn from its label: in the
-    same number of images PAN learned to classify there, but not to localize.
+    At 192 px nearly every tile holds a red cell, which leaves little to learn from its label: in
+    the same number of images PAN learned to classify there, but not to localize.
     """
 
     name = "bccd_128"

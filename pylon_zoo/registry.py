@@ -58,8 +58,8 @@ def create_model(
         pretrained: load the checkpoint's weights (without a tag: the first one listed for this
             model). The model is then in eval mode.
         num_classes: K; None means the checkpoint's, else the number of ``class_names``, else 14
-            (NIH Chest X-Ray 14). Other than the checkpoint's: the head is made anew, and a log
-            message says so.
+            (NIH Chest X-Ray 14). Other than the checkpoint's: the head is made anew, but for
+            classes of the same name, and a log message says so.
         in_chans: channels of an input image; None means the checkpoint's, else 1. Other than the
             checkpoint's: the stem is adapted as timm does it, and a log message says so.
         encoder_pretrained: start the encoder from timm's weights (True, or a timm tag such as

@@ -7,6 +7,7 @@ from pylon_zoo.data.coco import COCO
 from pylon_zoo.data.csv_table import CSVTable
 from pylon_zoo.data.files import FileDataset
 from pylon_zoo.data.image_folder import ImageFolder
+from pylon_zoo.data.interleaved import Interleaved
 from pylon_zoo.data.nih14 import NIH14
 from pylon_zoo.data.phantom import Phantom
 from pylon_zoo.data.readers import count_frames, find_images, read_image
@@ -29,6 +30,7 @@ __all__ = [
     "CheXlocalize",
     "FileDataset",
     "ImageFolder",
+    "Interleaved",
     "LocalizationDataset",
     "Phantom",
     "Sample",

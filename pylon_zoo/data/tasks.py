@@ -37,6 +37,7 @@ __all__ = [
     "NIH14Task",
     "PhantomTask",
     "Task",
+    "TiledTask",
     "VOC2012Task",
     "VinDrCXR10Task",
     "VinDrCXR50Task",
@@ -78,6 +79,10 @@ class Task(ABC):
     def training(self) -> LocalizationDataset:
         """Items to train on; any index is one, ``len`` is what one epoch takes."""
 
+    def images(self) -> LocalizationDataset:
+        """Whole images to train on: the training items, unless those are cut from them."""
+        return self.training()
+
     @abstractmethod
     def selection(self) -> LocalizationDataset:
         """Items whose loss selects the best epoch; neither trained nor reported on."""
@@ -91,7 +96,37 @@ class Task(ABC):
         """Whole images of a split on which localization is measured."""
 
 
-class PhantomTask(Task):
+class TiledTask(Task):
+    """Trained on random tiles of images that would each hold nearly every class.
+
+    Attributes:
+        tile: side of the tiles in pixels; ``TILE`` unless set to another.
+    """
+
+    training_resize = "native"
+    TILE: ClassVar[int]
+    TILES_PER_EPOCH: ClassVar[int]
+
+    def __init__(self, root: str | None = None, seed: int = 0) -> None:
+        super().__init__(root, seed)
+        self.tile = self.TILE
+
+    @abstractmethod
+    def images(self) -> LocalizationDataset:
+        """Whole images, to be cut."""
+
+    def training(self) -> LocalizationDataset:
+        """Random tiles of the images; every seed cuts its own."""
+        return Tiles(
+            self.images(),
+            self.tile,
+            positions="random",
+            length=self.TILES_PER_EPOCH,
+            seed=self.seed,
+        )
+
+
+class PhantomTask(TiledTask):
     """Radiograph phantoms: tiles of 3,000 drawn images to train on, 500 whole ones to measure on.
 
     Every phantom shows the same anatomy in nearly the same place. Trained on whole images, a model
@@ -105,16 +140,12 @@ class PhantomTask(Task):
     preprocessing = Preprocessing.default(1)
     url = "pylon_zoo.data.Phantom"
     license = Phantom.license
-    training_resize = "native"
     TILE = 160
     TILES_PER_EPOCH = 4096
 
-    def training(self) -> LocalizationDataset:
-        """Random tiles of 160 px of 3,000 images of the train split; every seed draws its own."""
-        images = Cached(Phantom("train", length=3000, seed=self.seed))
-        return Tiles(
-            images, self.TILE, positions="random", length=self.TILES_PER_EPOCH, seed=self.seed
-        )
+    def images(self) -> LocalizationDataset:
+        """3,000 images of the train split; every seed draws its own."""
+        return Cached(Phantom("train", length=3000, seed=self.seed))
 
     def selection(self) -> LocalizationDataset:
         """The 500 images of the val split."""
@@ -129,7 +160,7 @@ class PhantomTask(Task):
         return self.classification(split)
 
 
-class BCCDTask(Task):
+class BCCDTask(TiledTask):
     """Blood cells: trained and classified on tiles of 256 px, localized on whole images."""
 
     name = "bccd"
@@ -144,6 +175,7 @@ class BCCDTask(Task):
     )
     url = BCCD.download_page
     license = "MIT"
+    TILE = 256
     TILES_PER_EPOCH = 2048
 
     def __init__(self, root: str | None = None, seed: int = 0) -> None:
@@ -155,10 +187,9 @@ class BCCDTask(Task):
             )
         self.folder = root
 
-    def training(self) -> LocalizationDataset:
-        """Random tiles of the fit split (5/6 of the official train list)."""
-        images = Cached(BCCD(self.folder, "fit"))
-        return Tiles(images, positions="random", length=self.TILES_PER_EPOCH, seed=self.seed)
+    def images(self) -> LocalizationDataset:
+        """The fit split (5/6 of the official train list)."""
+        return Cached(BCCD(self.folder, "fit"))
 
     def selection(self) -> LocalizationDataset:
         """Grid tiles of the select split (the other 1/6)."""
@@ -379,7 +410,12 @@ TASKS: dict[str, type[Task]] = {
 
 
 def open_task(
-    name: str, root: str | None = None, *, seed: int = 0, cache: str | None = None
+    name: str,
+    root: str | None = None,
+    *,
+    seed: int = 0,
+    cache: str | None = None,
+    tile: int = 0,
 ) -> Task:
     """The task of that name.
 
@@ -388,17 +424,26 @@ def open_task(
         root: the dataset's folder, where it has files.
         seed: of what is drawn.
         cache: folder that ``pylon-zoo data cache`` wrote; training and selection read it.
+        tile: side of the tiles to train on, in pixels; 0 for the task's own.
 
     Raises:
         UnknownNameError: no such task; suggests the nearest.
         DatasetError: the dataset needs a folder.
-        InvalidOptionError: the dataset takes no cache.
+        InvalidOptionError: the dataset takes no cache, or is not trained on tiles.
     """
     if name not in TASKS:
         raise unknown_name("dataset", name, TASKS)
     task = TASKS[name](root, seed)
     if cache is not None:
         files_task(task).cache = cache
+    if tile:
+        if not isinstance(task, TiledTask):
+            tiled = ", ".join(name for name, kind in TASKS.items() if issubclass(kind, TiledTask))
+            raise InvalidOptionError(
+                f"{name} is trained on whole images, not on tiles of {tile} px; datasets with "
+                f"tiles are {tiled}. image_size sets the side that images are resized to."
+            )
+        task.tile = tile
     return task
 
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from pylon_zoo.data import CachedShards, LocalizationDataset, Task
+from pylon_zoo.data import CachedShards, Interleaved, LocalizationDataset, Task, open_task
 from pylon_zoo.data.seeds import generator_for
+from pylon_zoo.data.tasks import TiledTask
 from pylon_zoo.errors import ImageReadError, InvalidInputError, InvalidOptionError, TrainingError
 from pylon_zoo.preprocessing import Transform
 from pylon_zoo.spec import Preprocessing
@@ -147,7 +148,7 @@ def create_loaders(
     one step, of all processes and pieces, are ``batch_size`` consecutive items of the order.
 
     Raises:
-        InvalidOptionError: ``batch_size`` cannot be shared out evenly.
+        InvalidOptionError: ``batch_size`` cannot be shared out evenly, or ``also`` be mixed in.
         CacheError: the cache's images do not fit the preprocessing.
         TrainingError: there are fewer items than a batch takes.
     """
@@ -161,6 +162,8 @@ def create_loaders(
     for images in (items, selection_items):
         if isinstance(images, CachedShards):
             images.require_transform(preprocessing)
+    if config.also:
+        items = _mix(items, task, config)
     if len(items) < config.batch_size:
         raise TrainingError(
             f"{task.name} has {len(items)} training items, fewer than one batch takes; set "
@@ -197,6 +200,18 @@ def create_loaders(
         **common,
     )
     return training, selection, order
+
+
+def _mix(items: LocalizationDataset, task: Task, config: TrainingConfig) -> Interleaved:
+    """The items in turns with the images of the task that ``also`` names."""
+    if isinstance(task, TiledTask):
+        raise InvalidOptionError(
+            f"{task.name} is trained on tiles, which whole images cannot take turns with; leave "
+            f"out also={config.also}."
+        )
+    name, _, root = config.also.partition("=")
+    other = open_task(name, root or None, seed=config.seed).images()
+    return Interleaved(items, other)
 
 
 def with_image_size(preprocessing: Preprocessing, size: int) -> Preprocessing:

@@ -42,10 +42,14 @@ class TrainingConfig:
         options: of the architecture.
         encoder_pretrained: start the encoder from timm's weights.
         weights: checkpoint to start from, by name or folder; ``model`` must be its architecture
-            and encoder. The head is made anew where the classes differ.
+            and encoder. Of the head, classes of the same name stay, others are made anew.
         data: the task's name (:mod:`pylon_zoo.data.tasks`).
         root: the dataset's folder, where it has files.
         cache: folder that ``pylon-zoo data cache`` wrote, to read images from instead.
+        also: another task, ``NAME`` or ``NAME=DIR``, whose whole images take turns with the data's;
+            they are labelled in the classes of the same name, and unknown in the others.
+        tile: side in pixels of the tiles that tasks like ``phantom`` and ``bccd`` are trained on; 0
+            for the task's own.
         image_size: side that images are resized to; 0 for the task's (or the checkpoint's) own.
         augmentation: ``"none"``, ``"light"``, ``"dihedral"`` or ``"paper"``.
         augment_on: where images are augmented: ``"worker"``, one by one and before they are
@@ -93,6 +97,8 @@ class TrainingConfig:
     weights: str | None = None
     root: str | None = None
     cache: str | None = None
+    also: str = ""
+    tile: int = 0
     image_size: int = 0
     augmentation: str = "light"
     augment_on: str = "worker"

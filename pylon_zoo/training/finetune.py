@@ -49,8 +49,9 @@ def finetune(
 ) -> Finetuned:
     """Fine-tune a checkpoint on images of one's own, measure it, and save it.
 
-    Class names and splits are the data's; the head is made anew for them. What else is not said
-    in ``settings`` follows from the number of images (:func:`default_config`).
+    Class names and splits are the data's; the head is made anew for them, but for classes that
+    the checkpoint knows by name. What else is not said in ``settings`` follows from the number of
+    images (:func:`default_config`).
 
     Args:
         data: a CSV file, a COCO file (``.json``), a folder that holds ``labels.csv`` or a

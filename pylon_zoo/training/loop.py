@@ -128,7 +128,9 @@ def train(
     set_seed(config.seed)
 
     # Data and model. The model's preprocessing is the one to train with.
-    task = open_task(config.data, config.root, seed=config.seed, cache=config.cache)
+    task = open_task(
+        config.data, config.root, seed=config.seed, cache=config.cache, tile=config.tile
+    )
     model: Any = create_initial_model(config, task).to(accelerator.device)
     spec, initial_weights = model.spec, hash_weights(model)
     training, selection, order = create_loaders(

@@ -118,10 +118,12 @@ def adapt_model(
 
     Args:
         model: carries a ``spec``.
-        num_classes: other than the model's: the head is made anew, with random weights.
+        num_classes: other than the model's: the head is made anew.
         in_chans: other than the model's: the stem's filters are summed (to 1 channel), or repeated
             in turn and scaled so that their response keeps its size, as timm does it.
-        class_names: other than the model's names, even if as many: the head is made anew.
+        class_names: other than the model's names, even if as many: the head is made anew. A class
+            that the model knows by that name, in upper or lower case, keeps its weights; others
+            begin with random ones.
 
     Raises:
         InvalidOptionError: a number is not positive, they contradict each other, or this encoder's
@@ -135,13 +137,18 @@ def adapt_model(
             raise InvalidOptionError(
                 f"num_classes is {classes}, but class_names has {len(names)} names."
             )
+        old = model.head
         model.reset_classifier(classes, names)
-        logger.warning(
-            "%s: the head for %d classes was replaced by a random one for %d; train it before use.",
-            spec.name,
-            spec.num_classes,
-            classes,
-        )
+        kept = _keep_classes(model.head, old, names or (), spec.class_names or ())
+        if kept < classes:
+            logger.warning(
+                "%s: the head for %d classes was replaced by one for %d, of which %s; train it "
+                "before use.",
+                spec.name,
+                spec.num_classes,
+                classes,
+                f"{kept} kept their weights by their names" if kept else "all are random",
+            )
     elif names:
         model.spec = replace(spec, class_names=names)
     if in_chans is not None and in_chans != spec.in_chans:
@@ -154,6 +161,19 @@ def adapt_model(
             spec.in_chans,
             in_chans,
         )
+
+
+@torch.no_grad()
+def _keep_classes(
+    new: nn.Conv2d, old: nn.Conv2d, new_names: Sequence[str], old_names: Sequence[str]
+) -> int:
+    """Copy the filters of classes with the same name from one head to another; their number."""
+    known = {name.casefold(): k for k, name in enumerate(old_names)}
+    places = [(k, known[n.casefold()]) for k, n in enumerate(new_names) if n.casefold() in known]
+    for parameter, source in zip(new.parameters(), old.parameters(), strict=True):
+        for to, origin in places:
+            parameter[to] = source[origin]
+    return len(places)
 
 
 def _adapt_stem(model: LocalizationModel, in_chans: int) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from safetensors.torch import load_file
 from tiny_task import CONFIG
 
 import pylon_zoo
-from pylon_zoo.data import LocalizationDataset, Phantom, Sample, tasks
+from pylon_zoo.data import LocalizationDataset, Phantom, Sample, open_task, tasks
+from pylon_zoo.data.tasks import PhantomTask
 from pylon_zoo.errors import ImageReadError, InvalidOptionError, MissingExtraError, TrainingError
 from pylon_zoo.preprocessing import Transform
 from pylon_zoo.training import TrainingConfig, loop, train
+from pylon_zoo.training.batches import create_loaders
 from pylon_zoo.training.heatmap_page import HeatmapPage
 from pylon_zoo.training.record import hash_weights
 
@@ -192,6 +195,73 @@ def test_weights_to_start_from(tmp_path: Path) -> None:
     assert all(torch.allclose(before[k], after[k], atol=1e-6) for k in before)
     with pytest.raises(InvalidOptionError, match="holds a pylon_test_efficientnet"):
         train(CONFIG.override([*settings, "model=cam_resnet18"]), tmp_path / "c", progress=False)
+
+
+class RadiographTask(tasks.Task):
+    """Whole phantoms with two findings, of which one is named as the phantoms'."""
+
+    name = "radiographs"
+    class_names = ("Hernia", "Mass")
+    splits = ("val",)
+    preprocessing = tasks.Preprocessing.default(1, size=64)
+
+    def training(self) -> LocalizationDataset:
+        return Relabelled(Phantom("train", size=64, length=10, seed=self.seed))
+
+    def selection(self) -> LocalizationDataset:
+        return Relabelled(Phantom("val", size=64, length=7))
+
+    classification = localization = tasks.PhantomTask.localization
+
+
+class Relabelled:
+    class_names = RadiographTask.class_names
+
+    def __init__(self, dataset: LocalizationDataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.dataset[index]
+        return Sample(sample.image, sample.labels[:2], source=f"radiograph {index}")
+
+
+def test_images_of_another_task_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        PhantomTask, "images", lambda task: Phantom("train", size=64, seed=task.seed)
+    )
+    task = RadiographTask()
+    config = replace(CONFIG, also="phantom", seed=3)
+    loader, selection, order = create_loaders(config, task, task.preprocessing, 1)
+    items = loader.dataset
+    assert len(order) == 2 * len(task.training())
+    assert len(selection.dataset) == len(task.selection())
+    _image, labels, source, *_ = items[0, 2]
+    assert (source, labels.tolist()) == (
+        "radiograph 1",
+        task.training()[1].labels.tolist(),
+    )
+    image, labels, *_ = items[0, 3]
+    phantom = Phantom("train", size=64, seed=3)[1]
+    assert labels[0].isnan()
+    assert labels[1] == phantom.labels[Phantom.class_names.index("mass")]
+    assert image.shape == (1, 64, 64)
+
+
+def test_tiles_take_no_turns() -> None:
+    task = open_task("phantom")
+    config = replace(CONFIG, data="phantom", also="phantom")
+    with pytest.raises(InvalidOptionError, match=r"phantom is trained on tiles.*also=phantom"):
+        create_loaders(config, task, task.preprocessing, 1)
+
+
+def test_the_side_of_tiles() -> None:
+    assert open_task("phantom").training()[0].image.shape[-2:] == (160, 160)
+    assert open_task("phantom", tile=96).training()[0].image.shape[-2:] == (96, 96)
+    with pytest.raises(InvalidOptionError, match=r"nih14 is trained on whole images.*bccd"):
+        open_task("nih14", "DIR", tile=96)
 
 
 def test_a_tracker_reads_what_the_table_says(tmp_path: Path) -> None:

@@ -162,14 +162,37 @@ def test_other_classes_make_a_new_head(
     assert model.spec.class_names == ("a", "b", "c")
     assert model(images).logits.shape == (2, 3)
     assert torch.equal(model.decode(model.encoder(images)), features)
-    assert "2 classes was replaced by a random one for 3" in caplog.text
+    assert "2 classes was replaced by one for 3, of which all are random" in caplog.text
 
     # As many classes of other names are other classes.
     old = model.head.weight.detach().clone()
-    adapt_model(model, class_names=("c", "b", "a"))
+    adapt_model(model, class_names=("x", "y", "z"))
     assert not torch.equal(model.head.weight, old)
     with pytest.raises(InvalidOptionError, match="num_classes is 4, but class_names has 2"):
         adapt_model(model, num_classes=4, class_names=("x", "y"))
+
+
+def test_classes_keep_their_weights_by_their_names(
+    model: LocalizationModel, images: torch.Tensor, caplog: pytest.LogCaptureFixture
+) -> None:
+    adapt_model(model, class_names=("nodule", "mass", "edema"))
+    with torch.no_grad():
+        model.head.bias.copy_(torch.tensor([1.0, 2.0, 3.0]))
+    maps = model(images).maps
+    caplog.clear()
+
+    with caplog.at_level(logging.WARNING, "pylon_zoo"):
+        adapt_model(model, class_names=("Edema", "hernia", "Nodule", "mass"))
+    assert "one for 4, of which 3 kept their weights by their names" in caplog.text
+    adapted = model(images).maps
+    assert torch.equal(adapted[:, [2, 3, 0]], maps)
+    assert not any(torch.equal(adapted[:, 1], maps[:, k]) for k in range(3))
+
+    # Another order alone leaves nothing to train.
+    caplog.clear()
+    adapt_model(model, class_names=("hernia", "Edema", "Nodule", "mass"))
+    assert caplog.records == []
+    assert torch.equal(model(images).maps, adapted[:, [1, 0, 2, 3]])
 
 
 def test_names_for_classes_that_had_none(images: torch.Tensor) -> None:
