@@ -48,7 +48,8 @@ def test_dry_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         model=recipe.model.partition("_")[0] + "_test_efficientnet",
         root=root,
         epochs=1,
-        batch_size=len(training) // 2,
+        batch_size=len(training) // (1 if recipe.also else 2),
+        tile=0,
         image_size=64,
         # What needs a network, a GPU or an earlier run.
         encoder_pretrained=False,
