@@ -128,7 +128,7 @@ PROFILES = {
         # In this budget RegNetX-002 learns no nodules, whatever stands on it.
         {"phantom": "dla46_c", "bccd": "regnetx_002", "nih14": "dla46_c"},
         {
-            "phantom": {"data": "phantom_128", "epochs": 4, "learning_rate": 2e-3},
+            "phantom": {"data": "phantom_128", "epochs": 3, "learning_rate": 2e-3},
             "bccd": {
                 "data": "bccd_128",
                 "augmentation": "dihedral",
@@ -138,7 +138,7 @@ PROFILES = {
             "nih14": {
                 "data": "nih14",
                 "also": "phantom",
-                "image_size": 160,
+                "image_size": 128,
                 "epochs": 4,
                 "learning_rate": 5e-4,
             },
