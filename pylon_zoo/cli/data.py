@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +20,10 @@ from pylon_zoo.cli.terminal import (
     out,
     print_json,
 )
+from pylon_zoo.files import replace_file
+
+if TYPE_CHECKING:
+    from pylon_zoo.data.check import CheckReport
 
 __all__ = ["app"]
 
@@ -45,7 +50,7 @@ def check(
 ) -> None:
     """Look for damaged files, label conflicts, duplicates and leaks between splits.
 
-    Exits with 1 where anything is found.
+    Errors make training or its numbers wrong; notes are worth knowing. Exits with 1 on errors.
     """
     from pylon_zoo.data import open_task
     from pylon_zoo.data.check import check_task
@@ -55,15 +60,66 @@ def check(
         print_json(report.to_dict())
     else:
         if report.problems:
-            table = make_table("problem", "what", "where")
-            for problem in report.problems[:SHOWN]:
-                table.add_row(problem.kind, problem.message, "\n".join(problem.items[:4]))
+            table = make_table("severity", "problem", "what", "where")
+            for problem in (*report.errors, *report.notes)[:SHOWN]:
+                where = "\n".join(problem.items[:4])
+                table.add_row(problem.severity, problem.kind, problem.message, where)
             out.print(table, markup=False)
-        images = ", ".join(f"{count} {split}" for split, count in report.images.items())
-        found = ", ".join(f"{count} {kind}" for kind, count in report.counts().items())
-        print(f"{dataset}: {images or 'no'} images; {found or 'nothing amiss'}.")
-    if report.problems:
+        print(_summary(dataset, report))
+    if not report.passes:
         raise typer.Exit(FAILED)
+
+
+def _summary(dataset: str, report: CheckReport) -> str:
+    """One line, e.g. ``bccd passes: 240 fit, 52 select images; 1 note (1 missing split).``"""
+    images = ", ".join(f"{count} {split}" for split, count in report.images.items())
+    found = []
+    for name, problems in (("error", report.errors), ("note", report.notes)):
+        if problems:
+            kinds = Counter(problem.kind for problem in problems)
+            listed = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+            plural = "s" if len(problems) > 1 else ""
+            found.append(f"{len(problems)} {name}{plural} ({listed})")
+    result = "passes" if report.passes else "does not pass"
+    return f"{dataset} {result}: {images or 'no'} images; {'; '.join(found) or 'nothing amiss'}."
+
+
+@app.command(
+    cls=Command,
+    epilog=examples(
+        "pylon-zoo data splits nih14 NIH14 --output nih14_splits.csv",
+        "pylon-zoo data splits csv my_images.csv > splits.csv",
+    ),
+)
+def splits(
+    dataset: Dataset,
+    root: Annotated[
+        str | None,
+        typer.Argument(help="The dataset's folder or file, where it has one.", show_default=False),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="CSV file to write instead.", show_default=False),
+    ] = None,
+) -> None:
+    """Print as CSV which image is in which split, and its group, e.g. the patient.
+
+    The splits are those that share no image and no group; a list that this copy of the dataset
+    has not is left out.
+    """
+    from pylon_zoo.data import open_task
+    from pylon_zoo.data.splits import as_csv, split_rows
+
+    task = open_task(dataset, root)
+    rows = split_rows(task)
+    if output is None:
+        print(as_csv(rows), end="")
+    else:
+        with replace_file(output) as temporary:
+            temporary.write_text(as_csv(rows), encoding="utf-8", newline="\n")
+        counts = Counter(row.split for row in rows)
+        named = ", ".join(f"{counts[split]} {split}" for split in task.partition if counts[split])
+        print(f"{output}: {named} images.")
 
 
 @app.command(

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pylon_zoo.data.sample import LocalizationDataset, Sample
-from pylon_zoo.data.tasks import FilesTask, Task
+from pylon_zoo.data.splits import open_partition
+from pylon_zoo.data.tasks import Task
 from pylon_zoo.errors import PylonZooError
 from pylon_zoo.progress import track
 
 __all__ = ["CheckReport", "Problem", "check_splits", "check_task", "perceptual_hash"]
 
-#: Splits that must not share a patient or an image, where a task has them.
-DISJOINT = ("train", "val", "held_out", "test")
 #: Side of a perceptual hash, which has the square of it as bits.
 HASH_SIDE = 16
 #: Images whose hashes differ in at most this many of 256 bits are near duplicates.
@@ -40,11 +39,15 @@ class Problem:
             ``group across splits``.
         message: says what it is.
         items: the images or splits concerned, as ``split: source``.
+        severity: ``"error"`` for what makes training or its numbers wrong; ``"note"`` for what is
+            worth knowing: a split whose list is not in this copy while another is, a class without
+            a positive in a split, near duplicates in one split, and exact ones of one group in it.
     """
 
     kind: str
     message: str
     items: tuple[str, ...]
+    severity: Literal["error", "note"] = "error"
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,26 @@ class CheckReport:
 
     Attributes:
         images: how many images each split has.
-        problems: in the order of their kinds; empty for a sound dataset.
+        problems: errors and notes, in the order of their kinds.
     """
 
     images: dict[str, int]
     problems: tuple[Problem, ...]
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        """What makes training or its numbers wrong."""
+        return tuple(problem for problem in self.problems if problem.severity == "error")
+
+    @property
+    def notes(self) -> tuple[Problem, ...]:
+        """What is worth knowing."""
+        return tuple(problem for problem in self.problems if problem.severity == "note")
+
+    @property
+    def passes(self) -> bool:
+        """Whether there is no error."""
+        return not self.errors
 
     def counts(self) -> dict[str, int]:
         """How many problems of each kind."""
@@ -65,7 +83,7 @@ class CheckReport:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it."""
-        return {**asdict(self), "counts": self.counts()}
+        return {"passes": self.passes, **asdict(self), "counts": self.counts()}
 
 
 @dataclass(frozen=True)
@@ -86,16 +104,15 @@ class _Seen:
 
 
 def check_task(task: Task, *, workers: int = 4, progress: bool = False) -> CheckReport:
-    """Check the splits of a task that must be disjoint, as far as it has them."""
-    splits: dict[str, LocalizationDataset] = {}
-    missing = []
-    for split in (name for name in DISJOINT if name in task.splits):
-        try:
-            whole = task.dataset if isinstance(task, FilesTask) else task.localization
-            splits[split] = whole(split)
-        except PylonZooError as error:
-            missing.append(Problem("missing split", str(error), (split,)))
+    """Check the splits of a task's partition, as far as they are there."""
+    splits, absent = open_partition(task)
     report = check_splits(splits, workers=workers, progress=progress)
+    missing = []
+    for split, error in absent.items():
+        # Without any split, or with a damaged list, nothing can be said for the dataset.
+        elsewhere = bool(splits) and isinstance(error.__cause__, FileNotFoundError)
+        severity: Literal["error", "note"] = "note" if elsewhere else "error"
+        missing.append(Problem("missing split", str(error), (split,), severity))
     return CheckReport(report.images, (*missing, *report.problems))
 
 
@@ -169,7 +186,7 @@ def _empty_classes(seen: list[_Seen], names: Any) -> Iterator[Problem]:
         labels = torch.stack([one.labels for one in seen if one.split == split])
         for k, name in enumerate(names):
             if not bool((labels[:, k] == 1).any()):
-                yield Problem("empty class", f"{split} has no image with {name}.", (split,))
+                yield Problem("empty class", f"{split} has no image with {name}.", (split,), "note")
 
 
 def _conflicts(seen: list[_Seen], names: Any) -> Iterator[Problem]:
@@ -213,9 +230,14 @@ def _duplicates(seen: list[_Seen]) -> Iterator[Problem]:
 
 
 def _duplicate(kind: str, message: str, copies: list[_Seen]) -> Problem:
+    items = tuple(one.name for one in copies)
     if len({one.split for one in copies}) > 1:
-        message, kind = f"{kind}: {message}", "duplicate across splits"
-    return Problem(kind, message, tuple(one.name for one in copies))
+        return Problem("duplicate across splits", f"{kind}: {message}", items)
+    groups = sorted({one.group for one in copies})
+    if kind == "exact duplicate" and (len(groups) > 1 or not groups[0]):
+        named = ", ".join(groups) if groups[0] else "no group"
+        return Problem(kind, f"{message} They count as independent images: {named}.", items)
+    return Problem(kind, message, items, "note")
 
 
 def _straddling_groups(seen: list[_Seen]) -> Iterator[Problem]:

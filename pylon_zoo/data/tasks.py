@@ -57,6 +57,8 @@ class Task(ABC):
         name: what ``--data`` names.
         class_names: K names.
         preprocessing: that models for this task are made with.
+        partition: of the splits those that share no image and no group, and hold all images;
+            a dataset may lack some of them.
         training_resize: ``"native"`` where training items are tiles, to be left as they are; None
             for the preprocessing's own way.
         url: where the data is had.
@@ -67,6 +69,7 @@ class Task(ABC):
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
     splits: tuple[str, ...]
+    partition: ClassVar[tuple[str, ...]] = ("train", "val", "held_out", "test")
     training_resize: ClassVar[str | None] = None
     url: ClassVar[str]
     license: ClassVar[str]
@@ -165,7 +168,8 @@ class BCCDTask(TiledTask):
 
     name = "bccd"
     class_names = BCCD.class_names
-    splits = ("val", "test", "train", "select")
+    splits = ("val", "test", "train", "fit", "select")
+    partition = ("fit", "select", "val", "test")
     preprocessing = Preprocessing(
         input_size=(3, 256, 256),
         # Of the fit split's pixels.
@@ -309,6 +313,7 @@ class VOC2012Task(FilesTask):
     name = "voc2012"
     class_names = VOC2012.CLASS_NAMES
     splits = VOC2012.SPLITS
+    partition = ("fit", "select", "val")
     preprocessing = Preprocessing(input_size=(3, 256, 256), mean=IMAGENET_MEAN, std=IMAGENET_STD)
     training_split, selection_split = "fit", "select"
     url = VOC2012.download_page
