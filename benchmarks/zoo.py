@@ -3,7 +3,7 @@
     python benchmarks/zoo.py train bccd --root DIR            # what is not in the results yet
     python benchmarks/zoo.py train phantom
     python benchmarks/zoo.py train nih14 --root DIR           # after phantom: starts from its runs
-    python benchmarks/zoo.py claims                           # the tables and verdicts
+    python benchmarks/zoo.py claims                           # tables, verdicts and plots
 
 ``train`` adds one row per run (variant, dataset, seed) to ``results/zoo_{profile}_{dataset}.csv``;
 a run that has its row is not repeated, and one that was interrupted goes on from its checkpoint,
@@ -19,12 +19,15 @@ the same variant's phantoms, and phantoms go on taking turns with them.
 from __future__ import annotations
 
 import argparse
-import math
+import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean, variance
 from typing import Any
+
+import zoo_plots
+import zoo_report
 
 from pylon_zoo.benchmark import ResultsTable, Run, run_grid
 from pylon_zoo.data import (
@@ -199,11 +202,6 @@ def results_of(profile: str, dataset: str) -> ResultsTable:
     )
 
 
-def read_rows(profile: str, dataset: str) -> list[dict[str, str]]:
-    """The rows that are there."""
-    return results_of(profile, dataset).read()
-
-
 def train_grid(arguments: argparse.Namespace) -> None:
     """Train and evaluate every run of one dataset that has no row yet."""
     profile, dataset, runs = arguments.profile, arguments.dataset, arguments.runs
@@ -221,166 +219,25 @@ def train_grid(arguments: argparse.Namespace) -> None:
         print(*run.key.values(), run.folder, flush=True)
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A finding of the paper as a difference of two variants' measures.
-
-    Attributes:
-        text: the claim.
-        better: the variant that it says is better.
-        worse: than which.
-        metric: ``"localization"``, ``"small"`` (the class of the smallest boxes) or ``"AUROC"``.
-        margin: how far below zero still counts as no loss.
-    """
-
-    text: str
-    better: str
-    worse: str
-    metric: str = "localization"
-    margin: float = 0.0
+def read_tables(profile: str) -> dict[str, list[dict[str, str]]]:
+    """The rows of every dataset that has some."""
+    return {dataset: rows for dataset in SPLITS if (rows := results_of(profile, dataset).read())}
 
 
-CLAIMS = (
-    Claim("PYLON localizes better than CAM", "pylon", "cam max"),
-    Claim("PYLON localizes small objects better than CAM", "pylon", "cam max", "small"),
-    Claim("AUROC does not suffer (margin 0.02)", "pylon", "cam max", "AUROC", 0.02),
-    Claim("PAN without global average pooling localizes better", "pan", "pan global"),
-    Claim(
-        "DeepLabV3+ without global average pooling localizes better",
-        "deeplabv3plus",
-        "deeplabv3plus global",
-    ),
-    Claim("FPN with batch norm localizes better than with group norm", "fpn batch", "fpn group"),
-    Claim("Phantoms beside the radiographs help to localize", "pylon", "pylon without phantoms"),
-    Claim(
-        "To start from phantoms helps to localize", "pylon without phantoms", "pylon from scratch"
-    ),
-    Claim("Max pooling localizes better than average pooling", "cam max", "cam avg"),
-)
-
-#: Of each dataset, the class with the smallest boxes.
-SMALL = {"phantom": "nodule", "bccd": "Platelets", "nih14": "Nodule"}
-ALIGNMENTS = ("corners_false", "receptive_field")
-
-Row = dict[str, str]
+def reported_config(profile: str) -> Callable[[str, str], TrainingConfig]:
+    """From a dataset and a variant to the configuration of its first run."""
+    return lambda dataset, variant: config_of(profile, dataset, variant, 0, Path("runs"))
 
 
-def column(dataset: str, metric: str, alignment: str) -> str:
-    """The columns of a measure start with this."""
-    if metric == "AUROC":
-        return "AUROC|macro"
-    of = SMALL[dataset] if metric == "small" else "micro"
-    return f"point localization ({alignment})|{of}"
-
-
-def effect(better: list[Row], worse: list[Row], key: str) -> tuple[float, float, float, int]:
-    """The mean difference over the seeds that both have, its 95 % interval, and their number.
-
-    The interval is a normal one. Its variance adds that of the mean over seeds, and that over
-    images of both runs, from their bootstrap intervals; seeds do not average the latter away, since
-    all are measured on the same images, and leaving out their covariance makes it wider than need
-    be. One seed has no variance over seeds, which makes it too narrow.
-    """
-    by_seed = {row["seed"]: row for row in worse}
-    pairs = [(row, by_seed[row["seed"]]) for row in better if row["seed"] in by_seed]
-    differences = [float(a[f"{key}|value"]) - float(b[f"{key}|value"]) for a, b in pairs]
-    images = fmean(
-        ((float(row[f"{key}|high"]) - float(row[f"{key}|low"])) / 3.92) ** 2
-        for pair in pairs
-        for row in pair
-    )
-    seeds = variance(differences) / len(pairs) if len(pairs) > 1 else 0.0
-    half = 1.96 * math.sqrt(seeds + 2 * images)
-    mean = fmean(differences)
-    return mean, mean - half, mean + half, len(pairs)
-
-
-def verdict(claim: Claim, low: float, high: float, above_chance: bool) -> str:
-    """What an interval of the difference says of a claim."""
-    if not above_chance:
-        return "cannot tell here (chance level)"
-    if low > -claim.margin:
-        return "holds"
-    return "does not hold" if high < -claim.margin else "cannot tell here"
-
-
-def claims_table(profile: str) -> list[str]:
-    """Every claim on every dataset that has both variants, with either alignment of the maps."""
-    lines = [
-        "| claim | dataset | alignment | effect [95 %] | seeds | verdict |",
-        "|---|---|---|---|---|---|",
-    ]
-    for claim in CLAIMS:
-        for dataset in SPLITS:
-            rows = read_rows(profile, dataset)
-            better, worse = (
-                [row for row in rows if row["variant"] == variant]
-                for variant in (claim.better, claim.worse)
-            )
-            if not {row["seed"] for row in better} & {row["seed"] for row in worse}:
-                continue
-            for alignment in ALIGNMENTS if claim.metric != "AUROC" else ("",):
-                key = column(dataset, claim.metric, alignment)
-                mean, low, high, seeds = effect(better, worse, key)
-                above = any(
-                    float(row[f"{key}|low"]) > float(row[f"{key}|chance"]) for row in better + worse
-                )
-                lines.append(
-                    f"| {claim.text} | {dataset} | {alignment.replace('_', ' ')} "
-                    f"| {mean:+.3f} [{low:+.2f}, {high:+.2f}] | {seeds} "
-                    f"| {verdict(claim, low, high, above)} |"
-                )
-    return lines
-
-
-def results_table(profile: str, dataset: str) -> list[str]:
-    """A dataset's variants: the mean over seeds, and the hull of the seeds' intervals."""
-    rows = read_rows(profile, dataset)
-    small = SMALL[dataset]
-    measures = {
-        "AUROC": column(dataset, "AUROC", ""),
-        "localization, corners false": column(dataset, "localization", "corners_false"),
-        "localization, receptive field": column(dataset, "localization", "receptive_field"),
-        f"{small}, corners false": column(dataset, "small", "corners_false"),
-        f"{small}, receptive field": column(dataset, "small", "receptive_field"),
-    }
-    lines = [
-        f"| variant | seeds | {' | '.join(measures)} |",
-        "|---|---|" + "---|" * len(measures),
-    ]
-    for variant in VARIANTS:
-        runs = [row for row in rows if row["variant"] == variant]
-        if not runs:
-            continue
-        cells = []
-        for key in measures.values():
-            mean = fmean(float(row[f"{key}|value"]) for row in runs)
-            low = min(float(row[f"{key}|low"]) for row in runs)
-            high = max(float(row[f"{key}|high"]) for row in runs)
-            cells.append(f"{mean:.3f} [{low:.2f}, {high:.2f}]")
-        lines.append(f"| {variant} | {len(runs)} | {' | '.join(cells)} |")
-    chance = [f"{float(rows[0][f'{key}|chance']):.3f}" for key in measures.values()]
-    return [*lines, f"| chance | | {' | '.join(chance)} |"]
-
-
-def render(profile: str) -> str:
-    """The page of a profile: a table for each dataset, then the claims."""
-    grid = PROFILES[profile]
-    lines = [
-        "Point localization (micro) and AUROC (macro);",
-        "in brackets the lowest lower and the highest upper bound of the seeds' 95 % intervals.",
-        "",
-    ]
-    for dataset, settings in grid.configs.items():
-        if rows := read_rows(profile, dataset):
-            items = (
-                f"{settings['epochs']} epochs of {settings['data']}, seen on {rows[0]['device']}, "
-                f"encoder {grid.encoders[dataset]}"
-            )
-            lines += [f"**{dataset}**, {SPLITS[dataset]} split; {items}.", ""]
-            lines += [*results_table(profile, dataset), ""]
-    lines += ["**The paper's claims.** Effect: the difference of the means over seeds.", ""]
-    return "\n".join([*lines, *claims_table(profile), ""])
+def write_claims(profile: str) -> None:
+    """Write the page and the plots of a profile from its rows, and print the page."""
+    tables = read_tables(profile)
+    if not tables:
+        sys.exit(f"No run of the profile {profile} has a row in {RESULTS} yet; train some.")
+    page = zoo_report.render(tables, reported_config(profile))
+    (RESULTS / f"zoo_{profile}.md").write_text(page, encoding="utf-8")
+    zoo_plots.draw(tables, list(VARIANTS), profile)
+    print(page)
 
 
 def main() -> None:
@@ -395,16 +252,14 @@ def main() -> None:
     training.add_argument("--variants", nargs="+", choices=list(VARIANTS))
     training.add_argument("--runs", type=Path, default=Path("runs/zoo"))
     training.add_argument("--progress", action="store_true")
-    claims = commands.add_parser("claims", help="write the tables of what was trained")
+    claims = commands.add_parser("claims", help="write the tables and plots of what was trained")
     for command in (training, claims):
         command.add_argument("--profile", choices=sorted(PROFILES), default="cpu")
     arguments = parser.parse_args()
     if arguments.command == "train":
         train_grid(arguments)
     else:
-        page = render(arguments.profile)
-        (RESULTS / f"zoo_{arguments.profile}.md").write_text(page, encoding="utf-8")
-        print(page)
+        write_claims(arguments.profile)
 
 
 if __name__ == "__main__":
