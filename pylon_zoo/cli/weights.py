@@ -59,12 +59,10 @@ def list_(as_json: AsJson = False) -> None:
 
 
 def _where(entry: Entry) -> list[str]:
-    from pylon_zoo.weights.manifest import BundledSource
+    from pylon_zoo.weights.manifest import HubSource
 
     return [
-        "bundled"
-        if isinstance(source, BundledSource)
-        else f"{source.repo_id}@{source.revision[:7]}"
+        f"{source.repo_id}@{source.revision[:7]}" if isinstance(source, HubSource) else source.type
         for source in entry.sources
     ]
 
@@ -108,6 +106,11 @@ def info(
             for m in entry.metrics
         ),
         "thresholds": json.dumps(entry.thresholds) if entry.thresholds else "",
+        "chosen by": entry.thresholds_rule or "",
+        "precision": f"{entry.precision.dtype}, which changes no metric by more than "
+        f"{entry.precision.largest_change:.4f}"
+        if entry.precision
+        else "",
         "sources": "\n".join(_where(entry)),
         "bytes": f"{entry.bytes:,}",
         "sha256": entry.sha256,

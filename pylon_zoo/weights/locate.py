@@ -28,7 +28,14 @@ from pylon_zoo.weights.config import (
 )
 from pylon_zoo.weights.files import copy_file, hash_file, verify_file
 from pylon_zoo.weights.hub import discard, fetch_file, is_offline, split_reference
-from pylon_zoo.weights.manifest import BundledSource, Entry, checkpoints_folder, load_manifest
+from pylon_zoo.weights.manifest import (
+    BundledSource,
+    Entry,
+    RepositorySource,
+    checkpoints_folder,
+    load_manifest,
+    repository_folder,
+)
 
 __all__ = [
     "download",
@@ -105,11 +112,8 @@ def _use_entry(entry: Entry, use: Callable[[Checkpoint], T]) -> T:
     errors: list[PylonZooError] = []
     for source in entry.sources:
         try:
-            if isinstance(source, BundledSource):
-                path = checkpoints_folder() / source.filename
-                if not path.is_file():
-                    raise WeightsNotFoundError(f"{path} is missing; reinstall pylon-zoo.")
-                return use(_describe(entry, path))
+            if isinstance(source, (BundledSource, RepositorySource)):
+                return use(_describe(entry, _local_file(entry, source)))
             return _twice(
                 partial(fetch_file, source.repo_id, source.filename, source.revision),
                 lambda path: use(_describe(entry, path)),
@@ -123,6 +127,29 @@ def _use_entry(entry: Entry, use: Callable[[Checkpoint], T]) -> T:
     raise type(errors[-1])(
         f"No source of {entry.name} could be used. " + " ".join(map(str, errors))
     ) from errors[-1]
+
+
+def _local_file(entry: Entry, source: BundledSource | RepositorySource) -> Path:
+    """The file of a source that is no download.
+
+    Raises:
+        WeightsNotFoundError: it is not there; says what to do.
+    """
+    if isinstance(source, BundledSource):
+        path, remedy = checkpoints_folder() / source.filename, "reinstall pylon-zoo."
+    else:
+        top = repository_folder()
+        if top is None:
+            raise WeightsNotFoundError(
+                f"The weights of {entry.name} lie in pylon_zoo's repository and are not published "
+                f"on the Hub yet, so that an installed package cannot get them. Clone the "
+                f"repository and, in its top folder, call "
+                f"load_pretrained({source.folder!r})."
+            )
+        path, remedy = top / source.path, f"`git restore {source.path}` brings it back."
+    if not path.is_file():
+        raise WeightsNotFoundError(f"{path} is missing; {remedy}")
+    return path
 
 
 def _describe(entry: Entry, weights: Path) -> Checkpoint:
@@ -157,7 +184,7 @@ def _twice(fetch: Callable[..., Path], use: Callable[[Path], T]) -> T:
 
 
 def local_copies(name: str | Path) -> Iterator[Checkpoint]:
-    """Every copy of a checkpoint on this machine: bundled, in the cache, or at its path."""
+    """Every copy of a checkpoint on this machine: in the package, repository, cache or a path."""
     target = _resolve(name)
     if isinstance(target, Path):
         yield read_config(target)
@@ -169,13 +196,13 @@ def local_copies(name: str | Path) -> Iterator[Checkpoint]:
         yield replace(checkpoint, weights=weights)
     else:
         for source in target.sources:
-            if isinstance(source, BundledSource):
-                path = checkpoints_folder() / source.filename
-                if path.is_file():
-                    yield _describe(target, path)
-                continue
             try:
-                path = fetch_file(source.repo_id, source.filename, source.revision, local_only=True)
+                if isinstance(source, (BundledSource, RepositorySource)):
+                    path = _local_file(target, source)
+                else:
+                    path = fetch_file(
+                        source.repo_id, source.filename, source.revision, local_only=True
+                    )
             except WeightsNotFoundError:
                 continue
             yield _describe(target, path)

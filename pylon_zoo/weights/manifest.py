@@ -14,7 +14,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pylon_zoo.errors import ManifestError, PylonZooError, UnknownNameError, unknown_name
+from pylon_zoo.errors import (
+    InvalidOptionError,
+    ManifestError,
+    PylonZooError,
+    UnknownNameError,
+    unknown_name,
+)
 from pylon_zoo.spec import ModelSpec
 from pylon_zoo.weights.files import copy_file, replace_file, verify_file
 from pylon_zoo.weights.schema import decode, encode, json_schema, parse_json
@@ -26,13 +32,16 @@ __all__ = [
     "HubSource",
     "Manifest",
     "Metric",
+    "Precision",
     "Record",
+    "RepositorySource",
     "Source",
     "add_entry",
     "checkpoints_folder",
     "load_manifest",
     "manifest_path",
     "manifest_schema",
+    "repository_folder",
     "write_manifest",
 ]
 
@@ -40,7 +49,9 @@ PACKAGE = Path(__file__).resolve().parent.parent
 
 # No segment begins with a dot, so neither "..", nor an absolute path, nor a hidden file gets in.
 FileName = Annotated[str, r"^[A-Za-z0-9][A-Za-z0-9_.-]*\.safetensors$"]
-HubPath = Annotated[str, r"^([A-Za-z0-9][A-Za-z0-9_.-]*/)*[A-Za-z0-9][A-Za-z0-9_.-]*\.safetensors$"]
+WeightsPath = Annotated[
+    str, r"^([A-Za-z0-9][A-Za-z0-9_.-]*/)*[A-Za-z0-9][A-Za-z0-9_.-]*\.safetensors$"
+]
 RepoId = Annotated[str, r"^(?!.*(--|\.\.))[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*$"]
 Commit = Annotated[str, r"^[0-9a-f]{40}$"]
 Sha256 = Annotated[str, r"^[0-9a-f]{64}$"]
@@ -101,6 +112,22 @@ class DataRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Precision:
+    """What storing the weights in a smaller type did to the published metrics.
+
+    Attributes:
+        dtype: of the stored weights, e.g. ``"float16"``.
+        largest_change: the largest absolute difference of a published metric between the weights
+            as they were trained and as they are stored.
+        metric: the name of that metric.
+    """
+
+    dtype: Text
+    largest_change: float
+    metric: Text
+
+
+@dataclass(frozen=True, kw_only=True)
 class Record:
     """How a checkpoint came to be and what it is worth.
 
@@ -111,6 +138,8 @@ class Record:
         weights_license: SPDX identifier of the weights' licence.
         metrics: measured numbers with their intervals.
         thresholds: operating threshold on the probability, by class; None where none was chosen.
+        thresholds_rule: how the thresholds were chosen, and on what.
+        precision: what storing the weights in a smaller type did; None where it was not measured.
         project_version: version of pylon_zoo that trained it.
     """
 
@@ -120,6 +149,8 @@ class Record:
     weights_license: Text
     metrics: tuple[Metric, ...]
     thresholds: dict[str, float] | None
+    thresholds_rule: Text | None = None
+    precision: Precision | None = None
     project_version: Text
 
 
@@ -138,10 +169,23 @@ class HubSource:
     type: Literal["hub"] = "hub"
     repo_id: RepoId
     revision: Commit
-    filename: HubPath
+    filename: WeightsPath
 
 
-Source = BundledSource | HubSource
+@dataclass(frozen=True, kw_only=True)
+class RepositorySource:
+    """A file in this project's repository that is not on the Hub yet; a wheel has it not."""
+
+    type: Literal["repository"] = "repository"
+    path: WeightsPath
+
+    @property
+    def folder(self) -> str:
+        """That :func:`pylon_zoo.load_pretrained` takes at the repository's top."""
+        return self.path.rpartition("/")[0]
+
+
+Source = BundledSource | HubSource | RepositorySource
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,6 +337,15 @@ def checkpoints_folder(path: Path | None = None) -> Path:
     return (path.parent if path else PACKAGE) / "checkpoints"
 
 
+def repository_folder(path: Path | None = None) -> Path | None:
+    """The top of the repository: around the package, or the folder of another manifest.
+
+    None where the package is installed without its repository, i.e. brings its own manifest.
+    """
+    path = path or manifest_path()
+    return None if path.parent == PACKAGE else path.parent
+
+
 def load_manifest(path: Path | None = None) -> Manifest:
     """Read and check the manifest; the result is cached.
 
@@ -343,6 +396,7 @@ def add_entry(
     record: Record | None = None,
     hub: Sequence[HubSource] = (),
     bundle: bool = False,
+    repository: bool = False,
     path: Path | None = None,
 ) -> Entry:
     """List a checkpoint that :func:`pylon_zoo.save_pretrained` wrote, replacing its namesake.
@@ -353,14 +407,17 @@ def add_entry(
         record: how it came to be; None takes the one that ``save_pretrained`` was given.
         hub: places on the Hub that have this file.
         bundle: copy the weights file into the package, and list that copy first.
+        repository: copy it to ``checkpoints/NAME/model.safetensors`` of the repository, and list
+            that copy; where it lies there already, it stays.
         path: a manifest other than this package's own; bundled files then lie beside it, in
             ``checkpoints``.
 
     Raises:
         CheckpointError: the folder's files are damaged.
+        InvalidOptionError: ``repository`` outside of one.
         ManifestError: the entry breaks the schema.
     """
-    from pylon_zoo.weights.config import read_config  # it needs Record from here
+    from pylon_zoo.weights.config import WEIGHTS_NAME, read_config  # it needs Record from here
 
     checkpoint = read_config(folder)
     verify_file(checkpoint.weights, sha256=checkpoint.sha256, size=checkpoint.bytes)
@@ -370,20 +427,32 @@ def add_entry(
             f"{folder}: a published checkpoint needs its record (recipe, data, licence, metrics); "
             f"give record=, here or to save_pretrained."
         )
-    bundled = [BundledSource(filename=f"{name}.safetensors")] if bundle else []
+    local: dict[Source, Path] = {}
+    if bundle:
+        source = BundledSource(filename=f"{name}.safetensors")
+        local[source] = checkpoints_folder(path) / source.filename
+    if repository:
+        top = repository_folder(path)
+        if top is None:
+            raise InvalidOptionError(
+                f"{PACKAGE} is installed without the repository, which alone has a folder for "
+                f"{name}; clone the repository and run this there."
+            )
+        in_repository = RepositorySource(path=f"checkpoints/{name}/{WEIGHTS_NAME}")
+        local[in_repository] = top / in_repository.path
     data = {
         "name": name,
-        "sources": encode([*bundled, *hub]),
+        "sources": encode([*local, *hub]),
         "sha256": checkpoint.sha256,
         "bytes": checkpoint.bytes,
         "config": replace(checkpoint.spec, tag=name.partition(".")[2]).to_config(),
         **encode(record),
     }
     entry: Entry = decode(Entry, data, name)
-    for source in bundled:
-        target = checkpoints_folder(path) / source.filename
-        target.parent.mkdir(parents=True, exist_ok=True)
-        copy_file(checkpoint.weights, target)
+    for target in local.values():
+        if target.resolve() != checkpoint.weights.resolve():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            copy_file(checkpoint.weights, target)
     entries = list(load_manifest(path).checkpoints)
     names = [known.name for known in entries]
     if name in names:

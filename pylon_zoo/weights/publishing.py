@@ -166,6 +166,9 @@ def publish(
 ) -> Entry:
     """Publish a checkpoint of this project: upload, compare, and list it in the manifest.
 
+    A bundled file stays the first source. A file of the repository is no source any more: every
+    installation then gets the same bytes from the same commit, and the repository may drop them.
+
     Args:
         folder: what :func:`pylon_zoo.save_pretrained` wrote with a record, perhaps with
             ``heatmap.png`` added.
