@@ -14,47 +14,74 @@ from pylon_zoo.data import open_task
 from pylon_zoo.errors import ReproductionError
 from pylon_zoo.recipes import load_recipe
 from pylon_zoo.training import TrainingConfig, train
-from pylon_zoo.training.evaluation import evaluate, summary_rows
+from pylon_zoo.training.evaluation import evaluate
 from pylon_zoo.weights import load_manifest, load_pretrained, save_pretrained
 from pylon_zoo.weights.locate import local_copies
 from pylon_zoo.weights.manifest import Entry, Metric
 from pylon_zoo.weights.reader import read_header
 
-__all__ = ["Comparison", "Reproduction", "metrics_of", "published_config", "reproduce"]
+__all__ = [
+    "Comparison",
+    "Reproduction",
+    "metrics_of",
+    "published_config",
+    "reproduce",
+    "thresholds_of",
+]
 
-#: What a metric of a report is called in the manifest, before its class or mean.
-NAMES = {
-    "AUROC": "auroc",
-    "point localization (corners_false)": "point_localization_corners_false",
-    "point localization (receptive_field)": "point_localization_receptive_field",
-}
+#: Of these the smaller is the better.
+ERRORS = ("ece_", "brier_")
+MEANS = ("macro", "micro")
 
 
 def metrics_of(report: dict[str, Any], command: str) -> tuple[Metric, ...]:
     """The numbers of an evaluation that have an interval, as a manifest lists them.
 
+    AUROC, point localization, calibration (``ece``, ``brier``) and, where the thresholds were not
+    chosen on the measured split, sensitivity and specificity at them; each as macro and micro mean
+    and by class.
+
     Args:
         report: what :func:`pylon_zoo.training.evaluation.evaluate` returned.
         command: the command line that prints them.
     """
+    tables = {"auroc": report["classification"]}
+    tables |= {f"point_localization_{a}": table for a, table in report["localization"].items()}
+    tables |= {"ece": report["calibration"], "brier": report["brier"]}
+    if not report["thresholds"]["chosen_on_measured_split"]:
+        youden = report["operating_points"]["youden"]
+        tables |= {kind: youden[kind] for kind in ("sensitivity", "specificity")}
     return tuple(
         Metric(
-            name=f"{NAMES[metric]}_{name}",
+            name=f"{kind}_{name}",
             value=round(estimate["value"], 4),
             interval=(
                 min(round(estimate["low"], 4), round(estimate["value"], 4)),
                 max(round(estimate["high"], 4), round(estimate["value"], 4)),
             ),
             level=0.95,
-            chance=round(estimate["chance"], 4),
+            chance=None if estimate["chance"] is None else round(estimate["chance"], 4),
             support=estimate["support"],
             dataset=report["dataset"],
             split=report["split"],
             command=command,
         )
-        for metric, name, estimate in summary_rows(report)
-        if metric in NAMES and estimate["value"] is not None and estimate["low"] is not None
+        for kind, table in tables.items()
+        for name, estimate in [
+            *((mean, table[mean]) for mean in MEANS),
+            *table["per_class"].items(),
+        ]
+        if estimate["value"] is not None and estimate["low"] is not None and estimate["support"]
     )
+
+
+def thresholds_of(report: dict[str, Any]) -> dict[str, float]:
+    """The thresholds of an evaluation that a manifest lists: Youden's, on the probability.
+
+    Classes of which the images that thresholds were chosen on hold only one label have none.
+    """
+    chosen = report["operating_points"]["youden"]["thresholds"]
+    return {name: value for name, value in chosen.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -76,9 +103,14 @@ class Comparison:
 
     @property
     def inside(self) -> bool:
-        """Whether the new value lies in the published interval, ends included."""
+        """Whether the new value lies in the published interval, ends included.
+
+        Of an error any value below it does, too: images that are drawn twice add to the error of
+        calibration, so that its bootstrap interval may begin at the value itself.
+        """
         low, high = self.published.interval
-        return low <= self.value <= high
+        smaller_is_better = self.published.name.startswith(ERRORS)
+        return (smaller_is_better or low <= self.value) and self.value <= high
 
 
 @dataclass(frozen=True)
@@ -165,7 +197,9 @@ def reproduce(
     task = open_task(config.data, root)
     values: dict[tuple[str, str], float] = {}
     for split in dict.fromkeys(metric.split for metric in entry.metrics):
-        report = evaluate(model, task, split, progress=progress)
+        report = evaluate(
+            model, task, split, threshold_split=task.selection_split, progress=progress
+        )
         values |= {(split, metric.name): metric.value for metric in metrics_of(report, "")}
     return Reproduction(
         name=name,

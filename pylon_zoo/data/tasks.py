@@ -59,6 +59,7 @@ class Task(ABC):
         preprocessing: that models for this task are made with.
         partition: of the splits those that share no image and no group, and hold all images;
             a dataset may lack some of them.
+        selection_split: the one that :meth:`selection` takes its items from.
         training_resize: ``"native"`` where training items are tiles, to be left as they are; None
             for the preprocessing's own way.
         url: where the data is had.
@@ -70,6 +71,7 @@ class Task(ABC):
     preprocessing: Preprocessing
     splits: tuple[str, ...]
     partition: ClassVar[tuple[str, ...]] = ("train", "val", "held_out", "test")
+    selection_split: ClassVar[str] = "val"
     training_resize: ClassVar[str | None] = None
     url: ClassVar[str]
     license: ClassVar[str]
@@ -170,6 +172,7 @@ class BCCDTask(TiledTask):
     class_names = BCCD.class_names
     splits = ("val", "test", "train", "fit", "select")
     partition = ("fit", "select", "val", "test")
+    selection_split = "select"
     preprocessing = Preprocessing(
         input_size=(3, 256, 256),
         # Of the fit split's pixels.
@@ -214,12 +217,10 @@ class FilesTask(Task):
     Attributes:
         cache: folder that ``pylon-zoo data cache`` wrote, to read images for training from.
         training_split: that is trained on.
-        selection_split: that selects the best epoch.
     """
 
     cache: str | None = None
     training_split: ClassVar[str] = "train"
-    selection_split: ClassVar[str] = "val"
 
     def __init__(self, root: str | None = None, seed: int = 0) -> None:
         super().__init__(root, seed)

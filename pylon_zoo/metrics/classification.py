@@ -26,6 +26,8 @@ __all__ = [
     "auroc_report",
     "average_precision",
     "average_precision_report",
+    "brier_report",
+    "brier_score",
     "calibration_error",
     "calibration_report",
     "operating_points",
@@ -125,15 +127,35 @@ def calibration_error(
     Raises:
         InvalidInputError: as in :func:`auroc`, or a probability lies outside [0, 1].
     """
-    labels, scores, rows = _checked(labels, probabilities, weights)
-    if len(scores) and not (scores.min() >= 0 and scores.max() <= 1):
-        raise InvalidInputError("Probabilities must lie in [0, 1]; apply a sigmoid first.")
+    labels, scores, rows = _probable(labels, probabilities, weights)
     bin_of = np.minimum((scores * bins).astype(int), bins - 1)
     inside = (bin_of[:, None] == np.arange(bins)).astype(np.float64)
     gap = np.abs((rows * (scores - labels)) @ inside).sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         error = gap / rows.sum(axis=1)
     return np.asarray(error if weights is not None else error[0])
+
+
+def brier_score(labels: Floats, probabilities: Floats, weights: Floats | None = None) -> Floats:
+    """Mean squared distance of probability and label of one class (Brier, 1950).
+
+    It falls with better calibration and with better ranking. Arguments, shapes and errors are those
+    of :func:`calibration_error`; NaN where there is no image.
+    """
+    labels, scores, rows = _probable(labels, probabilities, weights)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = rows @ (scores - labels) ** 2 / rows.sum(axis=1)
+    return np.asarray(mean if weights is not None else mean[0])
+
+
+def _probable(
+    labels: Floats, probabilities: Floats, weights: Floats | None
+) -> tuple[Floats, Floats, Floats]:
+    """As :func:`_checked`, of scores in [0, 1]."""
+    labels, scores, rows = _checked(labels, probabilities, weights)
+    if len(scores) and not (scores.min() >= 0 and scores.max() <= 1):
+        raise InvalidInputError("Probabilities must lie in [0, 1]; apply a sigmoid first.")
+    return labels, scores, rows
 
 
 def operating_points(
@@ -318,6 +340,30 @@ def calibration_report(
     )
 
 
+def brier_report(
+    labels: Floats,
+    probabilities: Floats,
+    class_names: Sequence[str],
+    groups: NDArray[Any],
+    *,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Brier score as :func:`auroc_report` has AUROC; chance always answers the part of positives.
+
+    That answer is calibrated, and tells no image from another.
+    """
+
+    def chance(known: Floats) -> Floats:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            share = (known == 1).sum(axis=0) / (~np.isnan(known)).sum(axis=0)
+        return np.asarray(share * (1 - share))
+
+    return _report(
+        brier_score, labels, probabilities, class_names, groups, chance, replicates, seed
+    )
+
+
 def operating_points_report(
     labels: Floats,
     logits: Floats,
@@ -475,8 +521,8 @@ class ClassScores(Accumulator):
             seed: of the bootstrap.
 
         Returns:
-            ``classification`` (AUROC), ``average_precision``, ``calibration``, ``roc`` and
-            ``operating_points``.
+            ``classification`` (AUROC), ``average_precision``, ``calibration`` (expected
+            calibration error), ``brier``, ``roc`` and ``operating_points``.
         """
         labels, logits = self.labels, self.logits
         probabilities = 1 / (1 + np.exp(-np.clip(logits, -700, None)))
@@ -487,6 +533,7 @@ class ClassScores(Accumulator):
             "classification": auroc_report(labels, logits, names, groups, **common),
             "average_precision": average_precision_report(labels, logits, names, groups, **common),
             "calibration": calibration_report(labels, probabilities, names, groups, **common),
+            "brier": brier_report(labels, probabilities, names, groups, **common),
             "roc": roc_report(labels, logits, names, groups, **common),
             "operating_points": operating_points_report(
                 labels, logits, names, groups, choose_on=other, **common

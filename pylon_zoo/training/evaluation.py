@@ -57,7 +57,7 @@ def evaluate(
 
     Returns:
         A report that JSON takes. Of the task's items (tiles, where it has tiles):
-        ``classification`` (AUROC), ``average_precision``, ``calibration``, ``roc`` and
+        ``classification`` (AUROC), ``average_precision``, ``calibration``, ``brier``, ``roc`` and
         ``operating_points``. Of its whole images, for each alignment of the maps:
         ``localization`` (point localization; on masks it is the hit rate), ``overlap`` (IoBB, IoU,
         either), ``max_box_acc_v2``, ``mask_iou`` and ``pixel_average_precision``. Estimates have
@@ -267,6 +267,7 @@ def classification_tables(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
         "AUROC": report["classification"],
         "average precision": report["average_precision"],
         "expected calibration error": report["calibration"],
+        "Brier score": report["brier"],
         "sensitivity at Youden's threshold": points["youden"]["sensitivity"],
         "specificity at Youden's threshold": points["youden"]["specificity"],
         f"sensitivity at the threshold for {asked}": points["specificity"]["sensitivity"],

@@ -3,7 +3,12 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    brier_score_loss,
+    confusion_matrix,
+    roc_auc_score,
+)
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 from torchmetrics.functional.classification import (
     binary_calibration_error,
@@ -18,6 +23,8 @@ from pylon_zoo.metrics import (
     auroc_report,
     average_precision,
     average_precision_report,
+    brier_report,
+    brier_score,
     calibration_error,
     calibration_report,
     operating_points,
@@ -147,6 +154,21 @@ def test_calibration_of_values_at_the_ends() -> None:
         calibration_error(np.array([1.0]), np.array([1.5]))
 
 
+def test_brier_score_with_weights_is_that_of_repeated_rows() -> None:
+    rng = np.random.default_rng(0)
+    labels, probabilities = rng.integers(0, 2, 30).astype(float), rng.random(30)
+    labels[3] = np.nan
+    counts = rng.integers(0, 3, (2, 30))
+    found = brier_score(labels, probabilities, counts.astype(float))
+    for row, value in zip(counts, found, strict=True):
+        repeated = np.repeat(labels, row), np.repeat(probabilities, row)
+        known = ~np.isnan(repeated[0])
+        assert value == pytest.approx(brier_score_loss(repeated[0][known], repeated[1][known]))
+    with pytest.raises(InvalidInputError, match=r"\[0, 1\]"):
+        brier_score(np.array([1.0]), np.array([-0.5]))
+    assert np.isnan(brier_score(np.array([]), np.array([])))
+
+
 @example(rows=[(0, 0)] * 2 + [(0, -1)] * 3 + [(0, -2)] + [(1, 0)] * 2 + [(1, -1)] * 2, asked=0.0)
 @settings(max_examples=60, deadline=None)
 @given(rows=rows, asked=st.sampled_from([0.0, 0.5, 0.9, 1.0]))
@@ -189,6 +211,19 @@ def test_reports_of_the_other_measures() -> None:
     never = calibration["per_class"]["never"]["value"]
     assert never == pytest.approx(probabilities[:, 1].mean())
     assert calibration["macro"]["chance"] is None
+    brier = brier_report(labels, probabilities, ["a", "never"], np.arange(200), replicates=50)
+    a = brier["per_class"]["a"]
+    expected = brier_score_loss(labels[known, 0], probabilities[known, 0])
+    assert a["value"] == pytest.approx(expected)
+    assert a["low"] < expected < a["high"]
+    share = labels[known, 0].mean()
+    always = brier_score_loss(labels[known, 0], np.full(known.sum(), share))
+    assert a["chance"] == pytest.approx(always)
+    assert brier["per_class"]["never"]["chance"] == 0
+    both = brier_score_loss(
+        np.r_[labels[known, 0], labels[:, 1]], np.r_[probabilities[known, 0], probabilities[:, 1]]
+    )
+    assert brier["micro"]["value"] == pytest.approx(both)
 
 
 @settings(max_examples=60, deadline=None)

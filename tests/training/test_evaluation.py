@@ -73,6 +73,8 @@ def test_classification_agrees_with_a_plain_computation(
         error = report["calibration"]["per_class"][name]
         found = calibration_error(truth, logits[known, k].sigmoid().numpy())
         assert error["value"] == pytest.approx(float(found), abs=1e-6)
+        brier = report["brier"]["per_class"][name]["value"]
+        assert brier == pytest.approx(((logits[known, k].sigmoid().numpy() - truth) ** 2).mean())
         assert (error["support"], error["negatives"]) == (truth.sum(), (truth == 0).sum())
         if 0 < truth.sum() < len(truth):
             measured += 1
@@ -168,7 +170,7 @@ def test_rows_of_the_tables(report: Report) -> None:
     assert [name for metric, name, _ in rows if metric == "AUROC"][:2] == ["macro", "weighted"]
     assert len(rows) == 3 * (2 + 6)
     lines = markdown_report(report).splitlines()
-    of_classification = 7 * 6 + 3 * 3 + 4 * 2  # micro, macro and, but for rates, weighted
+    of_classification = 8 * 6 + 4 * 3 + 4 * 2  # micro, macro and, but for rates, weighted
     of_localization = (1 + 9 + 1 + 1) * (2 + 6) + (1 + 6)
     assert len(localization_tables(report)) == 13
     tables = 6 + 2
