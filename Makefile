@@ -24,6 +24,7 @@ fix: .venv/.dev
 
 # The pages that are made, then the site in site/; stops at the first broken link or reference.
 docs: .venv/.dev
+	$(BIN)/python benchmarks/checkpoints.py cards
 	$(BIN)/python docs/generate.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 

@@ -26,7 +26,7 @@ from pylon_zoo import architectures, create_model, errors, preprocessing
 from pylon_zoo.cli.terminal import EXIT_CODES
 from pylon_zoo.recipes import list_recipes
 from pylon_zoo.registry import ARCHITECTURES
-from pylon_zoo.weights.manifest import BundledSource, Entry, Metric, load_manifest
+from pylon_zoo.weights.manifest import Entry, HubSource, Source, load_manifest
 
 DOCS = Path(__file__).parent
 NOTE = "<!-- Made by `python docs/generate.py`; edit that, not this page. -->"
@@ -62,18 +62,21 @@ def zoo_page() -> str:
                 "bootstrap intervals. **Not for clinical use:** these checkpoints were trained on "
                 "drawings and on blood smears, and say nothing about patients.",
                 table(
-                    ["checkpoint", "AUROC", "point localization", "trained on"],
+                    ["checkpoint", "AUROC", "point localization", "MB", "in", "trained on"],
                     [
                         [
-                            f"[`{e.name}`](#{anchor(e)})",
+                            f"[`{e.name}`](checkpoints/{e.name}.md)",
                             estimate(e, "auroc_macro"),
                             estimate(e, "point_localization_corners_false_macro"),
+                            f"{e.bytes / 1e6:.1f}",
+                            ", ".join(map(place, e.sources)),
                             e.data.name,
                         ]
                         for e in entries
                     ],
                 ),
-                *map(checkpoint_section, entries),
+                "Each has a page with what was measured for every class, its calibration, its "
+                "operating thresholds, and a gallery of hits and misses.",
                 "## Architectures",
                 "All of them run on any of [these encoders](encoders.md). Cells are those of the "
                 "class map of an image of 256 x 256 px.",
@@ -91,62 +94,19 @@ def zoo_page() -> str:
     )
 
 
-def anchor(entry: Entry) -> str:
-    """That Markdown makes of the checkpoint's heading."""
-    return entry.name.replace(".", "")
-
-
 def estimate(entry: Entry, name: str) -> str:
     """A metric's value and interval."""
     metric = next((m for m in entry.metrics if m.name == name), None)
-    return "not measured" if metric is None else value(metric)
-
-
-def value(metric: Metric) -> str:
-    """With its interval."""
+    if metric is None:
+        return "not measured"
     return f"{metric.value:.3f} [{metric.interval[0]:.2f}, {metric.interval[1]:.2f}]"
 
 
-def checkpoint_section(entry: Entry) -> str:
-    """All that is known of a checkpoint."""
-    spec, look = entry.spec, entry.spec.preprocessing
-    commands = sorted({m.command for m in entry.metrics})
-    sources = ", ".join(
-        "comes with the package"
-        if isinstance(s, BundledSource)
-        else f"`hf-hub:{s.repo_id}@{s.revision[:7]}`"
-        for s in entry.sources
-    )
-    facts = {
-        "classes": ", ".join(spec.class_names or (str(spec.num_classes),)),
-        "input": f"{look.input_size[0]} channel(s), {look.input_size[1]} x {look.input_size[2]} px"
-        + (", or any size" if look.resize == "native" else ""),
-        "trained on": f"[{entry.data.name}]({entry.data.url}), {entry.data.license}"
-        if entry.data.url.startswith("http")
-        else f"`{entry.data.url}`, {entry.data.license}",
-        "weights": f"{entry.bytes:,} bytes, {entry.weights_license}; {sources}",
-        "sha256": f"`{entry.sha256}`",
-    }
-    rows = [
-        [
-            f"`{m.name}`",
-            value(m),
-            "unknown" if m.chance is None else f"{m.chance:.3f}",
-            str(m.support),
-        ]
-        for m in entry.metrics
-    ]
-    details = table(["metric", "value [95 %]", "chance", "n"], rows)
-    return "\n\n".join(
-        [
-            f"### {entry.name}",
-            "\n".join(f"- **{key}:** {text}" for key, text in facts.items()),
-            "Trained and measured by:",
-            "\n".join(['```sh { data-test="parse" }', entry.command, *commands, "```"]),
-            f"<details markdown>\n<summary>All {len(rows)} metrics</summary>\n\n{details}\n\n"
-            "</details>",
-        ]
-    )
+def place(source: Source) -> str:
+    """Where a file is had, in a word."""
+    if isinstance(source, HubSource):
+        return f"`hf-hub:{source.repo_id}`"
+    return {"bundled": "the package", "repository": "the repository"}[source.type]
 
 
 def architecture_table() -> str:

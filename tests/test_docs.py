@@ -13,6 +13,7 @@ from pages import ROOT
 
 import pylon_zoo
 from pylon_zoo import data, errors, heatmaps, metrics, training, weights
+from pylon_zoo.weights.manifest import BundledSource, HubSource, RepositorySource
 
 DOCS = ROOT / "docs"
 
@@ -40,16 +41,31 @@ def test_the_zoo_lists_every_checkpoint_with_its_numbers(generate: ModuleType) -
         " | "
     )
     for entry in weights.load_manifest().checkpoints:
-        assert f"### {entry.name}\n" in page
-        assert entry.sha256 in page
         row = re.search(rf"^\| \[`{re.escape(entry.name)}`\].*$", page, re.MULTILINE)
         assert row is not None
         cells = dict(zip(header, row[0].split(" | "), strict=True))
         auroc = next(m for m in entry.metrics if m.name == "auroc_macro")
         assert cells["AUROC"].startswith(f"{auroc.value:.3f} [")
+        place = next(m for m in entry.metrics if m.name == "point_localization_corners_false_macro")
+        assert cells["point localization"].startswith(f"{place.value:.3f} [")
+        assert cells["MB"] == f"{entry.bytes / 1e6:.1f}"
         assert cells["trained on |"] == f"{entry.data.name} |"
-        assert page.count(f"| `{entry.name}`") + page.count(f"| [`{entry.name}`]") == 1
-        assert all(f"| `{m.name}` | {m.value:.3f} [" in page for m in entry.metrics)
+        assert row[0].startswith(f"| [`{entry.name}`](checkpoints/{entry.name}.md) |")
+        assert page.count(f"| [`{entry.name}`]") == 1
+
+
+def test_sources_in_a_word(generate: ModuleType) -> None:
+    hub = HubSource(repo_id="org/x", revision="0" * 40, filename="model.safetensors")
+    sources = (
+        BundledSource(filename="a.safetensors"),
+        RepositorySource(path="checkpoints/a/model.safetensors"),
+        hub,
+    )
+    assert [generate.place(source) for source in sources] == [
+        "the package",
+        "the repository",
+        "`hf-hub:org/x`",
+    ]
 
 
 def test_every_public_error_has_its_section(generate: ModuleType) -> None:
@@ -102,6 +118,16 @@ def test_the_site_builds_without_a_warning_and_needs_no_network(site: Path) -> N
         assert not re.search(r":(?:func|class|meth|mod|attr|data|exc):", html), page.name
     for sheet in site.rglob("*.css"):
         assert not re.search(r"(?:@import|url\()\s*[\"']?(?:https?:)?//", sheet.read_text()), sheet
+
+
+def test_every_checkpoint_has_its_page_with_its_gallery(site: Path) -> None:
+    overview = (site / "zoo.html").read_text(encoding="utf-8")
+    for name in weights.load_manifest().names:
+        page = (site / "checkpoints" / f"{name}.html").read_text(encoding="utf-8")
+        assert re.search(rf'<img [^>]*src="?{re.escape(name)}\.png', page)
+        assert (site / "checkpoints" / f"{name}.png").is_file()
+        # In the table and in the navigation.
+        assert len(re.findall(rf'href="?checkpoints/{re.escape(name)}\.html', overview)) >= 2
 
 
 def test_pages_say_what_they_are_not_for(site: Path) -> None:

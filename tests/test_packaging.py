@@ -12,7 +12,13 @@ from pathlib import Path
 import pytest
 
 import pylon_zoo
-from pylon_zoo.weights.manifest import load_manifest, manifest_path
+from pylon_zoo.weights.manifest import (
+    BundledSource,
+    RepositorySource,
+    checkpoints_folder,
+    load_manifest,
+    manifest_path,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,6 +30,26 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return folder
+
+
+def bundled() -> dict[str, str]:
+    """Weights files that come with the package, and the checkpoints they are of."""
+    return {
+        source.filename: entry.name
+        for entry in load_manifest().checkpoints
+        for source in entry.sources
+        if isinstance(source, BundledSource)
+    }
+
+
+def test_all_weights_together_are_at_most_60_mib() -> None:
+    folders = (ROOT / "pylon_zoo" / "checkpoints", ROOT / "checkpoints")
+    files = {path for folder in folders for path in folder.rglob("*.safetensors")}
+    sources = [source for entry in load_manifest().checkpoints for source in entry.sources]
+    known = {checkpoints_folder() / filename for filename in bundled()}
+    known |= {ROOT / source.path for source in sources if isinstance(source, RepositorySource)}
+    assert files <= known, "weights that no entry of the manifest names"
+    assert sum(path.stat().st_size for path in files) <= 60 * 2**20
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(built: Path) -> None:
@@ -40,8 +66,10 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: Path) -> None:
         "weights/manifest.schema.json",
     ):
         assert f"pylon_zoo/{needed}" in names
-    for entry in load_manifest().checkpoints:
-        assert f"pylon_zoo/checkpoints/{entry.name}.safetensors" in names
+    for filename in bundled():
+        assert f"pylon_zoo/checkpoints/{filename}" in names
+    # Weights of the repository are in neither; the package says so when they are asked for.
+    assert not [name for name in names if name.startswith("checkpoints/")]
     kinds = {Path(name).suffix for name in names if name.startswith("pylon_zoo/")}
     assert kinds == {".py", ".typed", ".json", ".safetensors"}
     # Of the package every tracked file, and the manifest; no stray one.
@@ -70,6 +98,7 @@ def test_the_sdist_holds_what_builds_and_tests_it_and_no_data(built: Path) -> No
         names = {name.split("/", 1)[1] for name in sdist.getnames() if "/" in name}
     expected = {name for folder in FOLDERS for name in tracked(folder)}
     assert names == expected | FILES
+    assert not [name for name in names if name.startswith("checkpoints/")]
     # What tests compare with is small text; images they draw themselves.
     kinds = {Path(name).suffix for name in names if name.startswith(("tests/", "examples/"))}
     assert kinds <= {".py", ".json", ".ipynb"}
@@ -101,7 +130,7 @@ def run_from(folder: Path, code: str, cwd: Path) -> str:
 CODE = """
 import pylon_zoo
 from pylon_zoo.weights.manifest import manifest_path
-for name in pylon_zoo.list_models(pretrained=True):
+for name in {names}:
     model = pylon_zoo.load_pretrained(name)
     print(model.spec.name, model.spec.class_names)
 print(manifest_path())
@@ -112,12 +141,13 @@ def test_the_manifest_is_found_in_a_wheel_and_in_the_source(built: Path, tmp_pat
     unpacked = tmp_path / "site"
     with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
         wheel.extractall(unpacked)
-    from_wheel = run_from(unpacked, CODE, tmp_path).splitlines()
+    code = CODE.replace("{names}", repr(sorted(bundled().values())))
+    from_wheel = run_from(unpacked, code, tmp_path).splitlines()
     assert Path(from_wheel[-1]) == unpacked / "pylon_zoo" / "weights_manifest.json"
-    from_source = run_from(ROOT, CODE, tmp_path).splitlines()
+    from_source = run_from(ROOT, code, tmp_path).splitlines()
     assert Path(from_source[-1]) == ROOT / "weights_manifest.json" == manifest_path()
     assert from_wheel[:-1] == from_source[:-1]
-    assert len(from_source) - 1 == len(load_manifest().checkpoints) >= 2
+    assert len(from_source) - 1 == len(bundled()) >= 2
 
 
 #: Of each extra, its packages and code that needs them.

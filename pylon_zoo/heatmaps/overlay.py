@@ -126,7 +126,7 @@ def plot_cam(
         shape, Image.Resampling.BICUBIC
     )
     everything = torch.cat(list(boxes)) if boxes else torch.zeros(0, 4)
-    pen = _Pen(scale, size)
+    pen = Pen(scale, size)
     panels, found = [], False
     if plain:
         panels.append(base.copy())
@@ -134,7 +134,7 @@ def plot_cam(
     for k, values in enumerate(maps.numpy()):
         heat = Image.fromarray(values).resize(shape, Image.Resampling.BILINEAR)
         heated = np.asarray(heat).clip(0, 1)
-        panel = _blend(np.asarray(base), heated, opacity, colormap)
+        panel = blend(np.asarray(base), heated, opacity, colormap)
         if threshold is not None and (values >= threshold).any():
             panel = pen.outline(panel, heated >= threshold)
             around = component_boxes((values >= threshold)[None]).boxes
@@ -190,15 +190,16 @@ def _check(
             raise InvalidInputError(f"There are {len(maps)} maps and {len(given)} {name}.")
 
 
-def _blend(
+def blend(
     base: NDArray[np.uint8], heat: NDArray[np.float32], opacity: float, colormap: str
 ) -> Image.Image:
+    """Lay a map's colors over an image, as opaque as its values are high."""
     alpha = (opacity * heat)[..., None]
     mixed = base * (1 - alpha) + colorize(heat, colormap) * alpha
     return Image.fromarray((mixed + 0.5).astype(np.uint8))
 
 
-class _Pen:
+class Pen:
     """Draws marks in a panel's pixels, in widths that fit its size."""
 
     def __init__(self, scale: float, size: int) -> None:
@@ -302,7 +303,7 @@ class _Sheet:
         left, top = self.columns * (self.width + GAP), self.line
         values = np.linspace(1, 0, self.height, dtype=np.float32)[:, None].repeat(self.bar, 1)
         gray = np.full((self.height, self.bar, 3), 128, np.uint8)
-        self.picture.paste(_blend(gray, values, opacity, colormap), (left, top))
+        self.picture.paste(blend(gray, values, opacity, colormap), (left, top))
         for value, anchor in ((1.0, "la"), (0.5, "lm"), (0.0, "ld")):
             at = left + self.bar + 4, top + (1 - value) * (self.height - 1)
             self.draw.text(at, f"{value:g}", fill=TEXT, font=self.font, anchor=anchor)

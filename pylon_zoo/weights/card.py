@@ -4,11 +4,36 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 
 from pylon_zoo.spec import ModelSpec
-from pylon_zoo.weights.manifest import Record
+from pylon_zoo.weights.manifest import Metric, Record
 
-__all__ = ["model_card"]
+__all__ = [
+    "GALLERY_NAME",
+    "caption",
+    "commands",
+    "format_value",
+    "intended_use",
+    "model_card",
+    "results",
+    "training",
+]
+
+#: A picture of hits and misses, chosen by the rule that :func:`caption` states.
+GALLERY_NAME = "gallery.png"
+
+#: Metrics that :func:`results` sets side by side for each class, by what their names begin with.
+KINDS = {
+    "auroc": "AUROC",
+    "point_localization_corners_false": "localization, `corners_false`",
+    "point_localization_receptive_field": "localization, `receptive_field`",
+    "ece": "ECE",
+    "brier": "Brier score",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+}
+MEANS = ("macro", "micro", "weighted")
 
 #: Licences that the Hub knows by their identifiers; others are "other" to it, with a name.
 _HUB_LICENSES = (
@@ -17,17 +42,15 @@ _HUB_LICENSES = (
 )  # fmt: skip
 
 _USE = """\
-## Intended use
-
 Research on weakly supervised localization: from image-level labels alone the model learns which
 findings an image shows, and its class maps tell where in the image it sees them. Use it to study,
 compare and fine-tune such models, and to look at what a classifier responds to.
 
 **Not for clinical use.** This is no medical device. It has not been assessed for safety or
 effectiveness in any clinical task, and must not be used to diagnose, to triage or to treat. Its
-scores are not calibrated probabilities, its maps are not outlines of lesions, and on images of
-other devices, populations or findings than those it was trained on both can be wrong without any
-sign of it."""
+scores are not calibrated probabilities{calibration}, its maps are not outlines of lesions, and on
+images of other devices, populations or findings than those it was trained on both can be wrong
+without any sign of it."""
 
 _QUICKSTART = """\
 ## Quickstart
@@ -40,7 +63,7 @@ pip install pylon-zoo
 import pylon_zoo
 import torch
 
-model = pylon_zoo.load_pretrained("hf-hub:{repo_id}")
+model = pylon_zoo.load_pretrained("{name}")
 transform = pylon_zoo.create_transform(model)
 
 images = transform("image.png")[None]  # (1, {channels}, H, W)
@@ -53,8 +76,7 @@ for index, (probability, (x, y)) in enumerate(zip(probabilities.tolist(), peaks.
     print(f"{{model.spec.class_name(index)}}: {{probability:.2f}}, highest at x={{x}}, y={{y}}")
 ```
 
-The files are verified by their sha256 each time they are loaded. To stay with today's files,
-append a commit: `hf-hub:{repo_id}@<commit>`."""
+The files are verified by their sha256 each time they are loaded.{pin}"""
 
 _CITATION = """\
 ## Citation
@@ -78,21 +100,22 @@ def model_card(
     spec: ModelSpec,
     record: Record | None,
     *,
-    repo_id: str,
+    load: str,
     sha256: str,
     size: int,
-    picture: str | None = None,
+    pictures: Sequence[str] = (),
 ) -> str:
     """The card, in Markdown with the metadata block that the Hub reads.
 
     Args:
         spec: the model.
         record: how it came to be and what it is worth; None says that nobody recorded it.
-        repo_id: ``org/repo`` that the quickstart loads.
+        load: what the quickstart gives to :func:`pylon_zoo.load_pretrained`.
         sha256: of ``model.safetensors``.
         size: of ``model.safetensors``, in bytes.
-        picture: file name of a picture of its class maps, in the same repository.
+        pictures: file names of pictures of its class maps, in the same folder.
     """
+    pin = f" To stay with today's files,\nappend a commit: `{load}@<commit>`."
     blocks = [
         _metadata(record),
         f"# {spec.name}",
@@ -100,12 +123,17 @@ def model_card(
         f"pylon_zoo: one forward pass gives a score and a class map for each of "
         f"{spec.num_classes} classes.",
     ]
-    if picture:
-        blocks.append(f"![Class maps of {spec.name}, laid over images]({picture})")
+    for picture in pictures:
+        blocks.append(f"![Class maps of {spec.name}]({picture})")
+        if picture == GALLERY_NAME and record is not None:
+            blocks.append(caption(record, spec.name))
     blocks += [
         _architecture(spec),
-        _USE,
-        _QUICKSTART.format(repo_id=repo_id, channels=spec.in_chans),
+        "## Intended use",
+        intended_use(record),
+        _QUICKSTART.format(
+            name=load, channels=spec.in_chans, pin=pin if load.startswith("hf-hub:") else ""
+        ),
     ]
     if record is None:
         blocks.append(
@@ -113,11 +141,221 @@ def model_card(
             "how well it does, was not recorded."
         )
     else:
-        blocks += [_training(record), _metrics(record), _thresholds(record)]
+        blocks += [training(record), *results(record), commands(record)]
         blocks.append(f"## License\n\nThe weights: {record.weights_license}.")
     blocks.append(f"## Files\n\n`model.safetensors`: {size:,} bytes, sha256 `{sha256}`")
     blocks.append(_CITATION)
     return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def intended_use(record: Record | None) -> str:
+    """What the model is for and what not, with the calibration that was measured."""
+    found = next((m for m in record.metrics if m.name == "ece_macro"), None) if record else None
+    measured = found and (
+        f" (on {found.dataset}, {found.split} split, their expected calibration error is "
+        f"{found.value:.3f}, the mean over classes; nothing was done to calibrate them, and it "
+        f"says nothing of other images)"
+    )
+    return _USE.format(calibration=measured or "")
+
+
+def caption(record: Record, name: str) -> str:
+    """What a gallery shows and by which rule its images were chosen."""
+    measured = record.metrics[0] if record.metrics else None
+    images = f"the {measured.split} split of {measured.dataset}" if measured else record.data.name
+    text = (
+        f"For each class, of the images of {images} that have a box of it: the hit of the highest "
+        f"probability, the hit of the median probability, and the miss of the highest probability. "
+        f"It is a hit where the map's highest pixel lies in a true box of the class. The images "
+        f"were chosen by this rule alone. Full lines: true boxes; ring: the map's highest pixel."
+    )
+    if not record.data.drawn:
+        text += (
+            f" The images are not ours, so that maps, boxes and rings are shown without them; "
+            f"`python benchmarks/checkpoints.py gallery {name} --root DIR --with-images` draws "
+            "them for you."
+        )
+    return text
+
+
+def training(record: Record) -> str:
+    """How the model was trained, and on what."""
+    data = record.data
+    splits = "\n".join(f"- {name}: {ids}" for name, ids in data.splits.items())
+    source = f"`{data.name}` (`{data.url}`)" if data.drawn else f"[{data.name}]({data.url})"
+    return (
+        f"## Training\n\n"
+        f"Recipe `{record.recipe}` of pylon_zoo {record.project_version}. "
+        f"Data: {source}, licence: {data.license}. Splits:\n\n{splits}"
+    )
+
+
+def commands(record: Record, fence: str = "bash") -> str:
+    """What trains and measures the model again.
+
+    Args:
+        record: of the model.
+        fence: what the fence of the commands says.
+    """
+    lines = "\n".join(dict.fromkeys([record.command, *(m.command for m in record.metrics)]))
+    return f"## Reproduce\n\nTrained and measured by:\n\n```{fence}\n{lines}\n```"
+
+
+def format_value(metric: Metric | None) -> str:
+    """``0.949 [0.883, 1.000]``; empty where there is none."""
+    if metric is None:
+        return ""
+    return f"{metric.value:.3f} [{metric.interval[0]:.3f}, {metric.interval[1]:.3f}]"
+
+
+def results(record: Record) -> list[str]:
+    """Sections of what was measured: a row for each class, and calibration and thresholds."""
+    if not record.metrics:
+        return ["## Results\n\nNothing was measured.", _thresholds(record, {})]
+    blocks = []
+    for dataset, split in dict.fromkeys((m.dataset, m.split) for m in record.metrics):
+        there = [m for m in record.metrics if (m.dataset, m.split) == (dataset, split)]
+        measured = _by_kind(there)
+        blocks += [
+            f"## Results on {dataset}, {split} split",
+            _main_table(record, measured),
+            _calibration(measured),
+            _thresholds(record, measured),
+            _others(there),
+        ]
+    return [*blocks, _precision(record)]
+
+
+Measured = dict[str, dict[str, Metric]]
+
+
+def _by_kind(metrics: Sequence[Metric]) -> Measured:
+    """Metrics by kind, and there by class or mean."""
+    return {
+        kind: found
+        for kind in KINDS
+        if (
+            found := {
+                m.name.removeprefix(f"{kind}_"): m for m in metrics if m.name.startswith(f"{kind}_")
+            }
+        )
+    }
+
+
+def _names(record: Record, measured: Measured, kinds: Sequence[str]) -> list[str]:
+    """Classes in the order of the metrics, then means."""
+    names = dict.fromkeys(name for kind in kinds for name in measured.get(kind, ()))
+    classes = [name for name in names if name not in MEANS]
+    return [*classes, *(mean for mean in MEANS if mean in names)]
+
+
+def _heading(kind: str, measured: Measured) -> str:
+    levels = {f"{m.level * 100:g} %" for m in measured[kind].values()}
+    return f"{KINDS[kind]} [{', '.join(sorted(levels))}]"
+
+
+def _main_table(record: Record, measured: Measured) -> str:
+    places = [kind for kind in KINDS if kind.startswith("point_") and kind in measured]
+    shown = [*(["auroc"] if "auroc" in measured else []), *places]
+    if not shown:
+        return ""
+    names = _names(record, measured, shown)
+    columns: dict[str, list[str]] = {"class": names}
+    notes = []
+    if "auroc" in measured:
+        found = [measured["auroc"].get(name) for name in names]
+        columns["n"] = [str(m.support) if m else "" for m in found]
+        columns[_heading("auroc", measured)] = list(map(format_value, found))
+        chances = {f"{m.chance:.3f}" for m in found if m and m.chance is not None}
+        notes.append(
+            f"n: items that show the class. AUROC by chance: {', '.join(sorted(chances))}."
+        )
+    if places:
+        first = [measured[places[0]].get(name) for name in names]
+        columns["pairs"] = [str(m.support) if m else "" for m in first]
+        for kind in places:
+            found = [measured[kind].get(name) for name in names]
+            columns[_heading(kind, measured)] = list(map(format_value, found))
+        columns["chance"] = [
+            "" if m is None or m.chance is None else f"{m.chance:.3f}" for m in first
+        ]
+        notes.append(
+            "Localization: the part of pairs of an image and a class with boxes where the map's "
+            "highest pixel lies in a box, for both alignments of maps; chance: a pixel taken at "
+            "random."
+        )
+    if record.thresholds:
+        columns["threshold"] = [_threshold(record, name) for name in names]
+    rows = list(map(list, zip(*columns.values(), strict=True)))
+    return _table(list(columns), rows) + "\n\n" + " ".join(notes)
+
+
+def _threshold(record: Record, name: str) -> str:
+    value = (record.thresholds or {}).get(name)
+    return "" if value is None else f"{value:.3g}"
+
+
+def _calibration(measured: Measured) -> str:
+    kinds = [kind for kind in ("ece", "brier") if kind in measured]
+    if not kinds:
+        return ""
+    header = ["class", *(_heading(kind, measured) for kind in kinds)]
+    names = list(dict.fromkeys(name for kind in kinds for name in measured[kind]))
+    names = [n for n in names if n not in MEANS] + [n for n in MEANS if n in names]
+    rows = [[name, *(format_value(measured[kind].get(name)) for kind in kinds)] for name in names]
+    if "brier" in kinds:
+        header.append("Brier score by chance")
+        for row in rows:
+            found = measured["brier"].get(row[0])
+            row.append("" if found is None or found.chance is None else f"{found.chance:.3f}")
+    return (
+        "### Calibration\n\n"
+        "ECE, the expected calibration error, is the mean distance between the probabilities and "
+        "how often the class is there; the Brier score is the mean squared distance of probability "
+        "and label. Both are 0 at best. Chance always answers the frequency of the class, and is "
+        "calibrated.\n\n" + _table(header, rows)
+    )
+
+
+def _thresholds(record: Record, measured: Measured) -> str:
+    if not record.thresholds:
+        return ""
+    rates = [kind for kind in ("sensitivity", "specificity") if kind in measured]
+    names = list(record.thresholds)
+    names += [mean for mean in MEANS if any(mean in measured[kind] for kind in rates)]
+    rows = [
+        [name, _threshold(record, name), *(format_value(measured[k].get(name)) for k in rates)]
+        for name in names
+    ]
+    header = ["class", "threshold", *(_heading(kind, measured) for kind in rates)]
+    rule = f" Chosen by {record.thresholds_rule}." if record.thresholds_rule else ""
+    return (
+        f"### Operating thresholds\n\nA class is called present from this probability on.{rule}"
+        f"\n\n{_table(header, rows)}"
+    )
+
+
+def _precision(record: Record) -> str:
+    if record.precision is None:
+        return ""
+    stored = record.precision
+    return (
+        f"### Precision\n\nThe weights are stored as {stored.dtype}. Beside the float32 weights "
+        f"that were trained, the largest change of any metric above is "
+        f"{stored.largest_change:.4f} (`{stored.metric}`)."
+    )
+
+
+def _others(metrics: Sequence[Metric]) -> str:
+    """Metrics that the tables above do not know."""
+    rest = [m for m in metrics if not m.name.startswith(tuple(f"{kind}_" for kind in KINDS))]
+    if not rest:
+        return ""
+    rows = [
+        [m.name, format_value(m), "" if m.chance is None else f"{m.chance:.3f}", str(m.support)]
+        for m in rest
+    ]
+    return _table(["metric", f"value [{rest[0].level * 100:g} %]", "chance", "n"], rows)
 
 
 def _metadata(record: Record | None) -> str:
@@ -168,42 +406,3 @@ def _architecture(spec: ModelSpec) -> str:
         ["output", f"logits (B, {spec.num_classes}) and class maps (B, {spec.num_classes}, h, w)"],
     ]
     return "## Architecture\n\n" + _table(["", ""], rows)
-
-
-def _training(record: Record) -> str:
-    data = record.data
-    splits = "\n".join(f"- {name}: {ids}" for name, ids in data.splits.items())
-    return (
-        f"## Training\n\n"
-        f"Recipe `{record.recipe}` of pylon_zoo {record.project_version}:\n\n"
-        f"```bash\n{record.command}\n```\n\n"
-        f"Data: [{data.name}]({data.url}), licence: {data.license}. Splits:\n\n{splits}"
-    )
-
-
-def _metrics(record: Record) -> str:
-    if not record.metrics:
-        return "## Results\n\nNothing was measured."
-    rows = [
-        [
-            m.name,
-            f"{m.value:.3f}",
-            f"{m.interval[0]:.3f} to {m.interval[1]:.3f} ({m.level:.0%})",
-            "" if m.chance is None else f"{m.chance:.3f}",
-            str(m.support),
-            f"{m.dataset}, {m.split}",
-        ]
-        for m in record.metrics
-    ]
-    header = ["metric", "value", "interval", "chance", "cases", "measured on"]
-    commands = "\n".join(dict.fromkeys(m.command for m in record.metrics))
-    return f"## Results\n\n{_table(header, rows)}\n\nMeasured by:\n\n```bash\n{commands}\n```"
-
-
-def _thresholds(record: Record) -> str:
-    if not record.thresholds:
-        return ""
-    rows = [[name, f"{value:.3f}"] for name, value in record.thresholds.items()]
-    return "## Operating thresholds\n\nOn the probability, by class:\n\n" + _table(
-        ["class", "threshold"], rows
-    )

@@ -110,6 +110,11 @@ class DataRecord:
     url: Text
     splits: dict[str, Text]
 
+    @property
+    def drawn(self) -> bool:
+        """Whether pylon_zoo draws the images itself, so that they are free to be shown."""
+        return self.url.startswith("pylon_zoo.")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:

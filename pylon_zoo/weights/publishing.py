@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pylon_zoo.errors import IntegrityError, ManifestError
-from pylon_zoo.weights.card import model_card
+from pylon_zoo.weights.card import GALLERY_NAME, model_card
 from pylon_zoo.weights.config import (
     CONFIG_NAME,
     WEIGHTS_NAME,
@@ -34,11 +34,19 @@ if TYPE_CHECKING:
 
     from pylon_zoo.architectures import LocalizationModel
 
-__all__ = ["PICTURE_NAME", "Publication", "from_pretrained", "prepare", "publish", "push_to_hub"]
+__all__ = [
+    "CARD_NAME",
+    "PICTURES",
+    "Publication",
+    "from_pretrained",
+    "prepare",
+    "publish",
+    "push_to_hub",
+]
 
 CARD_NAME = "README.md"
-#: A picture of the class maps; published and shown on the card where the folder has one.
-PICTURE_NAME = "heatmap.png"
+#: Pictures of class maps; published and shown on the card where the folder has them.
+PICTURES = (GALLERY_NAME, "heatmap.png")
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,7 @@ def prepare(folder: str | Path, repo_id: str, *, name: str | None = None) -> Ite
 
     Args:
         folder: what :func:`pylon_zoo.save_pretrained` wrote with a record, perhaps with
-            ``heatmap.png`` added.
+            ``gallery.png`` or ``heatmap.png`` added.
         repo_id: ``org/repo``.
         name: ``{architecture}_{encoder}.{tag}``; its tag is written to the config. None takes the
             one in the config.
@@ -99,17 +107,18 @@ def _stage(checkpoint: Checkpoint, repo_id: str) -> Iterator[Publication]:
     repo_id, _ = split_reference(repo_id)
     load_checkpoint(checkpoint)
     files = {WEIGHTS_NAME: checkpoint.weights}
-    picture = checkpoint.weights.with_name(PICTURE_NAME)
-    if picture.is_file():
-        files[PICTURE_NAME] = picture
+    for name in PICTURES:
+        picture = checkpoint.weights.with_name(name)
+        if picture.is_file():
+            files[name] = picture
     spec, sha256, size = checkpoint.spec, checkpoint.sha256, checkpoint.bytes
     card = model_card(
         spec,
         checkpoint.record,
-        repo_id=repo_id,
+        load=f"hf-hub:{repo_id}",
         sha256=sha256,
         size=size,
-        picture=PICTURE_NAME if PICTURE_NAME in files else None,
+        pictures=[name for name in PICTURES if name in files],
     )
     with tempfile.TemporaryDirectory() as temporary:
         files[CONFIG_NAME] = Path(temporary) / CONFIG_NAME
@@ -171,7 +180,7 @@ def publish(
 
     Args:
         folder: what :func:`pylon_zoo.save_pretrained` wrote with a record, perhaps with
-            ``heatmap.png`` added.
+            ``gallery.png`` or ``heatmap.png`` added.
         repo_id: ``org/repo``; created where it does not exist.
         name: ``{architecture}_{encoder}.{tag}``; None takes the one in its config.
         private: create the repository private.
