@@ -9,6 +9,7 @@ import yaml
 from test_package import LAYERS
 
 import pylon_zoo
+from pylon_zoo.cli.weights import app
 
 ROOT = Path(__file__).resolve().parent.parent
 if not (ROOT / "CONTRIBUTING.md").exists():
@@ -91,9 +92,14 @@ def test_files_and_targets_that_are_named_exist() -> None:
     assert {"fix", "check", "test", "bench"} <= used <= targets
 
 
-def test_the_code_for_a_record_compiles_and_its_names_exist() -> None:
-    (block,) = re.findall(r"```python\n(.*?)```", CONTRIBUTING, re.DOTALL)
-    code = re.sub(r"^   ", "", block, flags=re.MULTILINE)
-    compile(code, "CONTRIBUTING.md", "exec")
-    imports = [line for line in code.splitlines() if line.startswith(("import", "from"))]
-    exec("\n".join(imports), {})
+def test_the_way_to_a_checkpoint_is_one_that_the_commands_know() -> None:
+    section = CONTRIBUTING.split("## Add a checkpoint")[1].split("\n## ")[0]
+    script = (ROOT / "benchmarks" / "checkpoints.py").read_text(encoding="utf-8")
+    lines = re.findall(r"python benchmarks/checkpoints\.py ([^`\n]+)", section)
+    assert {line.split()[0] for line in lines} == {"add", "cards"}
+    for word in re.findall(r"(?<=\s)--\w[\w-]*", " ".join(lines)):
+        assert f'"{word}"' in script
+    known = {command.name for command in app.registered_commands}
+    used = set(re.findall(r"pylon-zoo weights (\w+)", section))
+    assert used == {"verify", "reproduce", "publish"}
+    assert used <= {*known, *(c.callback.__name__ for c in app.registered_commands if c.callback)}

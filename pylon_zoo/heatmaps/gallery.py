@@ -76,7 +76,8 @@ class Cell:
 def draw_gallery(rows: Sequence[tuple[str, Sequence[Cell]]], size: int = 192) -> Image.Image:
     """Draw rows of cells, each under its title and each row under its heading.
 
-    A cell with an image is two panels: the image with boxes and peak, and the same under the map.
+    A cell with an image is two panels: the image with boxes and peak, and the image under the map
+    with boxes.
 
     Args:
         rows: (heading, cells); all rows have the same number of cells.
@@ -133,7 +134,8 @@ def _panels(cell: Cell, size: int) -> list[Image.Image]:
     pen = Pen(scale, size)
     for panel in panels:
         pen.boxes(panel, cell.boxes.to(torch.float32))
-        pen.ring(panel, *cell.peak)
+    # Beside the image the map is free of the ring, which would hide a small spot.
+    pen.ring(panels[0], *cell.peak)
     return panels
 
 
