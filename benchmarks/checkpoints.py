@@ -63,7 +63,8 @@ from pylon_zoo.weights.publishing import CARD_NAME
 
 #: Of a gallery, in bytes; the largest panels that stay below it are drawn.
 LIMIT = 500_000
-SIZES = (224, 208, 192, 176, 160, 144, 128, 112, 96)
+#: Of a cell of one panel or two, in pixels.
+WIDTHS = range(448, 160, -32)
 #: A gallery that is not committed: its images are others'.
 LOCAL_GALLERY = "gallery_with_images.png"
 NOTE = "<!-- Made by `python benchmarks/checkpoints.py cards`; edit that, not this page. -->"
@@ -113,10 +114,13 @@ def choose_run(recipe: TrainingConfig, folders: Sequence[Path]) -> tuple[Path, i
     return runs[seed][1], seed
 
 
-def splits_of(task: Task, split: str) -> dict[str, str]:
+def splits_of(task: Task, config: TrainingConfig, split: str) -> dict[str, str]:
     """What identifies the images that a run is trained, selected and measured on."""
-    return {
-        "training": identify(task.training()),
+    splits = {"training": identify(task.training())}
+    if config.also:
+        name, _, root = config.also.partition("=")
+        splits["training, too"] = identify(open_task(name, root or None, seed=task.seed).images())
+    return splits | {
         "selection": identify(task.selection()),
         "reported": identify(task.classification(split)),
     }
@@ -187,7 +191,10 @@ def add(
             recipe=recipe,
             command=f"pylon-zoo train {recipe}{settings}",
             data=DataRecord(
-                name=task.name, license=task.license, url=task.url, splits=splits_of(task, split)
+                name=task.name,
+                license=task.license,
+                url=task.url,
+                splits=splits_of(task, config, split),
             ),
             weights_license="Apache-2.0",
             metrics=metrics,
@@ -225,10 +232,12 @@ def find_cases(model: LocalizationModel, task: Task, split: str) -> list[list[Ca
 def gallery_rows(
     model: LocalizationModel, task: Task, split: str, *, with_images: bool
 ) -> list[tuple[str, list[Cell]]]:
-    """A row for each class, with the cases that the rule chooses."""
+    """A row for each class that has boxes, with the cases that the rule chooses."""
     images = task.localization(split)
     rows = []
     for k, cases in enumerate(find_cases(model, task, split)):
+        if not cases:
+            continue
         cells = []
         for title, case in choose_cases(cases).items():
             if case is None:
@@ -252,17 +261,25 @@ def gallery_rows(
 
 
 def encode_gallery(rows: Sequence[tuple[str, Sequence[Cell]]]) -> bytes:
-    """A PNG of at most :data:`LIMIT` bytes, with panels as large as that allows."""
-    for size in SIZES:
+    """A PNG of at most :data:`LIMIT` bytes, with panels as large as that allows.
+
+    Raises:
+        InvalidOptionError: the smallest panels are too large.
+    """
+    panels = 2 if any(cell.image is not None for _, row in rows for cell in row) else 1
+    for width in WIDTHS:
         # Colors that cover all of the map's, however much of the picture is gray.
-        picture = draw_gallery(rows, size).quantize(
+        picture = draw_gallery(rows, width // panels).quantize(
             256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
         )
         file = io.BytesIO()
         picture.save(file, "png", optimize=True)
         if file.tell() <= LIMIT:
-            break
-    return file.getvalue()
+            return file.getvalue()
+    raise InvalidOptionError(
+        f"A gallery of {len(rows)} classes with cells of {WIDTHS[-1]} px has {file.tell():,} "
+        f"bytes; at most {LIMIT:,} are allowed. Draw it without images."
+    )
 
 
 def write_gallery(entry: Entry, root: str | None, *, with_images: bool) -> Path:
@@ -335,7 +352,7 @@ def render_page(entry: Entry) -> str:
     blocks += [
         *card.results(record),
         card.training(record),
-        card.commands(record, 'sh { data-test="parse" }'),
+        card.commands(spec, record, 'sh { data-test="parse" }'),
         "## Intended use",
         card.intended_use(record),
     ]

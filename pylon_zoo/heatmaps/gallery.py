@@ -91,12 +91,15 @@ def draw_gallery(rows: Sequence[tuple[str, Sequence[Cell]]], size: int = 192) ->
     drawn = {id(cell): _panels(cell, size) for cell in cells}
     height = max((p.height for panels in drawn.values() for p in panels), default=size)
     width = count * (size + GAP) + GAP
-    points = max(14, round(size / 10))
+    # The longest title, of 28 letters, is as wide as its cell.
+    points = max(12, round(count * size / 18))
     large, font = ImageFont.load_default(round(1.2 * points)), ImageFont.load_default(points)
     line, heading = round(1.6 * points), round(2.2 * points)
     columns = max(len(row) for _, row in rows)
     step = heading + line + height + GAP
-    sheet = Image.new("RGB", (columns * width, len(rows) * step + 2 * line), GROUND)
+    legend = round(font.getlength(LEGEND)) + 12 * line
+    room = max(columns * width, legend), len(rows) * step + 2 * line
+    sheet = Image.new("RGB", room, GROUND)
     draw = ImageDraw.Draw(sheet)
     for number, (title, row) in enumerate(rows):
         top = number * step

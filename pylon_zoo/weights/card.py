@@ -141,7 +141,7 @@ def model_card(
             "how well it does, was not recorded."
         )
     else:
-        blocks += [training(record), *results(record), commands(record)]
+        blocks += [training(record), *results(record), commands(spec, record)]
         blocks.append(f"## License\n\nThe weights: {record.weights_license}.")
     blocks.append(f"## Files\n\n`model.safetensors`: {size:,} bytes, sha256 `{sha256}`")
     blocks.append(_CITATION)
@@ -153,8 +153,7 @@ def intended_use(record: Record | None) -> str:
     found = next((m for m in record.metrics if m.name == "ece_macro"), None) if record else None
     measured = found and (
         f" (on {found.dataset}, {found.split} split, their expected calibration error is "
-        f"{found.value:.3f}, the mean over classes; nothing was done to calibrate them, and it "
-        f"says nothing of other images)"
+        f"{found.value:.3f}, the mean over classes; on other images it is unknown)"
     )
     return _USE.format(calibration=measured or "")
 
@@ -190,15 +189,22 @@ def training(record: Record) -> str:
     )
 
 
-def commands(record: Record, fence: str = "bash") -> str:
-    """What trains and measures the model again.
+def commands(spec: ModelSpec, record: Record, fence: str = "bash") -> str:
+    """What trained and measured the model, and what does so again and compares.
 
     Args:
+        spec: the model; one without a tag is in no manifest, and cannot be compared with it.
         record: of the model.
         fence: what the fence of the commands says.
     """
-    lines = "\n".join(dict.fromkeys([record.command, *(m.command for m in record.metrics)]))
-    return f"## Reproduce\n\nTrained and measured by:\n\n```{fence}\n{lines}\n```"
+    lines = list(dict.fromkeys([record.command, *(m.command for m in record.metrics)]))
+    text = "Trained and measured by the first commands; the last does both again and compares:"
+    if spec.tag:
+        root = " --root DIR" if "root=" in record.command else ""
+        lines.append(f"pylon-zoo weights reproduce {spec.name}{root}")
+    else:
+        text = "Trained and measured by:"
+    return "\n".join(["## Reproduce", "", text, "", f"```{fence}", *lines, "```"])
 
 
 def format_value(metric: Metric | None) -> str:

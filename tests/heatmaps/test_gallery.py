@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pylon_zoo.heatmaps.gallery import Case, Cell, choose_cases, draw_gallery
+from pylon_zoo.heatmaps.gallery import DARK, Case, Cell, choose_cases, draw_gallery
 from pylon_zoo.heatmaps.overlay import GAP, TRUE_BOX
 
 
@@ -62,7 +62,6 @@ def columns_with(sheet: Image.Image, color: np.ndarray) -> list[int]:
 def test_a_cell_is_the_image_and_beside_it_the_map() -> None:
     gray = torch.full((1, 60, 80), 200, dtype=torch.uint8)
     sheet = draw_gallery([("disc: 1 of 1", [cell(gray)])], size=160)
-    assert sheet.width == 2 * (160 + GAP) + GAP
     pixels = np.asarray(sheet)
     place = (pixels == 200).all(axis=2)
     left, right = place[:, GAP : GAP + 160], place[:, 2 * GAP + 160 : 2 * (GAP + 160)]
@@ -74,17 +73,20 @@ def test_a_cell_is_the_image_and_beside_it_the_map() -> None:
 
 
 def test_a_map_without_its_image_shows_none_of_it() -> None:
-    sheets = [draw_gallery([("disc", [cell(None)])], size=160)]
-    assert sheets[0].width == 160 + 2 * GAP
-    columns = columns_with(sheets[0], box_color())
+    sheet = draw_gallery([("disc", [cell(None)] * 3)], size=160)
+    assert sheet.width == 3 * (160 + 2 * GAP)
+    pixels = np.asarray(sheet)[:, : 160 + 2 * GAP]
+    columns = columns_with(Image.fromarray(pixels), box_color())
     assert (min(columns), max(columns)) == (GAP + 80, GAP + 139)
-    # Where the map is zero there is one color.
-    top = sheets[0].height - 2 * 26 - GAP - 30
-    assert len(np.unique(np.asarray(sheets[0])[top : top + 20, GAP : GAP + 70])) == 1
+    # Left of the box the map is zero, and of one color.
+    left = pixels[:, GAP : GAP + 70]
+    assert (left == DARK).all(axis=2).sum() == 120 * 70
 
 
 def test_empty_cells_keep_their_place() -> None:
-    rows = [("disc", [cell(None), Cell("no miss")]), ("ring", [])]
+    rows = [("disc", [cell(None), Cell("no miss"), cell(None)]), ("ring", [])]
     sheet = draw_gallery(rows, size=96)
-    assert sheet.width == 2 * (96 + 2 * GAP)
-    assert max(columns_with(sheet, box_color())) < 96 + GAP
+    columns = np.array(columns_with(sheet, box_color()))
+    step = 96 + 2 * GAP
+    assert set(columns // step) == {0, 2}
+    assert sheet.height > draw_gallery(rows[:1], size=96).height + 96

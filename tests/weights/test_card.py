@@ -7,7 +7,7 @@ import pytest
 import yaml
 from weights_helpers import make_model
 
-from pylon_zoo.weights.card import model_card
+from pylon_zoo.weights.card import commands, model_card
 from pylon_zoo.weights.manifest import Metric, Precision, Record
 
 
@@ -86,6 +86,7 @@ def test_what_a_card_says(record: Record) -> None:
         assert words in body, words
     for words in ("### Calibration", "### Precision", "Chosen by", "float16"):
         assert words not in body
+    assert "weights reproduce" not in body
     ours = replace(record, data=replace(record.data, url="pylon_zoo.data.Phantom"))
     text = card(ours, pictures=["gallery.png"], load="pylon_test_resnet.x")
     assert "The images are not ours" not in text
@@ -125,6 +126,19 @@ def test_what_is_said_of_calibration_is_what_was_measured(record: Record, measur
         "Its scores are not calibrated probabilities (on phantom, test split, their expected "
         "calibration error is 0.070, the mean over classes;" in said(measured)
     )
+
+
+def test_one_command_trains_again_and_compares(record: Record) -> None:
+    spec = replace(make_model().spec, tag="phantom")
+    for command, options in (
+        ("pylon-zoo train phantom", ""),
+        ("pylon-zoo train x --set root=DIR", " --root DIR"),
+    ):
+        text = commands(spec, replace(record, command=command), "sh")
+        assert text.endswith(
+            f"```sh\n{command}\n{record.metrics[0].command}\n"
+            f"pylon-zoo weights reproduce pylon_test_resnet.phantom{options}\n```"
+        )
 
 
 def test_places_are_told_apart(record: Record) -> None:
