@@ -42,6 +42,12 @@ def bundled() -> dict[str, str]:
     }
 
 
+def test_bundled_weights_are_at_most_4_mib_each() -> None:
+    sizes = {name: (checkpoints_folder() / name).stat().st_size for name in bundled()}
+    assert sizes
+    assert {name: size for name, size in sizes.items() if size > 4 * 2**20} == {}
+
+
 def test_all_weights_together_are_at_most_60_mib() -> None:
     folders = (ROOT / "pylon_zoo" / "checkpoints", ROOT / "checkpoints")
     files = {path for folder in folders for path in folder.rglob("*.safetensors")}
