@@ -20,7 +20,7 @@ EXTRAS = {
     "viz": ("matplotlib", "predict --phantom 1 --overlays --output {x}/viz"),
     "parquet": ("pyarrow", "predict --phantom 1 --parquet --no-overlays --output {x}/parquet"),
     "dicom": ("pydicom", "predict {x}/image.dcm --no-overlays --output {x}/dicom"),
-    "export": ("onnx", "export pylon_regnetx_002.phantom {x}/model.onnx"),
+    "export": ("onnx", "export pylon_dla46_c.phantom {x}/model.onnx"),
     "demo": ("gradio", "demo --no-browser"),
 }
 
@@ -51,7 +51,7 @@ def check_alone() -> None:
         size = loaded.spec.preprocessing.input_size
         assert pylon_zoo.get_cam(loaded, torch.randn(1, *size)).isfinite().all()
     image = pylon_zoo.data.Phantom("test")[4].image
-    loaded = pylon_zoo.load_pretrained("pylon_regnetx_002.phantom")
+    loaded = pylon_zoo.load_pretrained("pylon_dla46_c.phantom")
     logits, _ = loaded(pylon_zoo.create_transform(loaded)(image)[None])
     print(f"{len(names)} models; {', '.join(checkpoints)} loaded; logits {logits[0].tolist()}")
 

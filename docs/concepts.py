@@ -312,7 +312,7 @@ def draw_pylon() -> Figure:
 
 def main() -> None:
     """Write all pictures."""
-    model = pylon_zoo.load_pretrained("pylon_regnetx_002.phantom")
+    model = pylon_zoo.load_pretrained("pylon_dla46_c.phantom")
     IMAGES.mkdir(exist_ok=True)
     with mpl.rc_context(STYLE):
         for name, figure in {

@@ -60,7 +60,7 @@ def zoo_page() -> str:
                 "## Checkpoints",
                 "AUROC and point localization are means over classes, in brackets their 95 % "
                 "bootstrap intervals. **Not for clinical use:** these checkpoints were trained on "
-                "drawings and on blood smears, and say nothing about patients.",
+                "drawings, blood smears and a few radiographs, and say nothing about patients.",
                 table(
                     ["checkpoint", "AUROC", "point localization", "MB", "in", "trained on"],
                     [
@@ -142,12 +142,12 @@ EXAMPLES: dict[str, tuple[str, str]] = {
         "Give a value that the message accepts.",
     ),
     "InvalidInputError": (
-        'model = pylon_zoo.load_pretrained("pylon_regnetx_002.phantom")\n'
+        'model = pylon_zoo.load_pretrained("pylon_dla46_c.phantom")\n'
         "model(torch.zeros(1, 3, 256, 256))",
         "Make inputs with `create_transform(model)`, which fits channels, size and range.",
     ),
     "RangeWarning": (
-        'model = pylon_zoo.load_pretrained("pylon_regnetx_002.phantom")\n'
+        'model = pylon_zoo.load_pretrained("pylon_dla46_c.phantom")\n'
         "twelve_bits = (torch.arange(256 * 256).reshape(1, 256, 256) % 4096).to(torch.uint16)\n"
         "pylon_zoo.create_transform(model)(twelve_bits)",
         "It is a warning. Multiply pixels so that they fill their type's range; 12 bits by 16.",
@@ -215,7 +215,7 @@ EXAMPLES: dict[str, tuple[str, str]] = {
     "TrainingStopped": ("", "Run the same command again: it goes on after the last step."),
     "ReproductionError": (
         "from pylon_zoo.reproduction import reproduce\n\n"
-        'reproduce("pylon_regnetx_002.bccd", "runs/again")',
+        'reproduce("pylon_dla46_c.bccd", "runs/again")',
         "Give the dataset's folder, or run the recipe by hand.",
     ),
     "ExportError": (

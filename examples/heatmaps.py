@@ -16,7 +16,7 @@ from pylon_zoo.prediction import predict
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("images", nargs="*", type=Path)
-parser.add_argument("--model", default="pylon_regnetx_002.phantom")
+parser.add_argument("--model", default="pylon_dla46_c.phantom")
 parser.add_argument("--output", type=Path, default=Path("heatmaps"))
 arguments = parser.parse_args()
 

@@ -18,7 +18,7 @@ logits, maps = model(torch.randn(2, 1, 256, 256))
 print(f"new model: logits {tuple(logits.shape)}, maps {tuple(maps.shape)}")
 
 # A checkpoint: it carries its classes and says what its input must look like.
-model = pylon_zoo.load_pretrained("pylon_regnetx_002.phantom")
+model = pylon_zoo.load_pretrained("pylon_dla46_c.phantom")
 print(f"loaded {model.spec.name}: {', '.join(model.spec.class_names)}")
 
 # An image, as a batch of one.

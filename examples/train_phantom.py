@@ -24,7 +24,7 @@ torch.manual_seed(0)
 classes = ("mass", "effusion")
 columns = [Phantom.class_names.index(name) for name in classes]
 model = pylon_zoo.create_model(
-    "pylon_regnetx_002.phantom", pretrained=True, class_names=classes
+    "pylon_dla46_c.phantom", pretrained=True, class_names=classes
 ).train()
 transform = pylon_zoo.create_transform(model, train=True)
 optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4)

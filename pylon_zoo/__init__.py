@@ -1,7 +1,7 @@
 """Where in a medical image does a classifier see what it says? A zoo of localization models.
 
 >>> import pylon_zoo
->>> model = pylon_zoo.load_pretrained("pylon_regnetx_002.phantom")
+>>> model = pylon_zoo.load_pretrained("pylon_dla46_c.phantom")
 >>> transform = pylon_zoo.create_transform(model)
 
 Importing this package imports neither torch nor timm: the public names are resolved when they

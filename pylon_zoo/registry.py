@@ -53,7 +53,7 @@ def create_model(
 
     Args:
         name: ``{architecture}_{timm encoder}``, e.g. ``"pylon_resnet50"``, optionally with
-            ``.tag`` naming a checkpoint, e.g. ``"pylon_regnetx_002.phantom"``. With a tag, classes,
+            ``.tag`` naming a checkpoint, e.g. ``"pylon_dla46_c.phantom"``. With a tag, classes,
             channels and options are that checkpoint's.
         pretrained: load the checkpoint's weights (without a tag: the first one listed for this
             model). The model is then in eval mode.

@@ -230,7 +230,7 @@ def test_predict_writes_dicom_only_when_asked(
 
     assert run("--dicom", "seg", "--threshold", "0.02") == 0
     made = dcmread(tmp_path / "out" / "radiograph_seg.dcm")
-    model = pylon_zoo.load_pretrained("pylon_regnetx_002.phantom")
+    model = pylon_zoo.load_pretrained("pylon_dla46_c.phantom")
     image = pylon_zoo.read_image(radiograph)
     prediction = predict(model, Sample(image, torch.zeros(0)))
     found = [f for f in prediction.findings if f.probability >= 0.02]

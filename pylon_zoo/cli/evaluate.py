@@ -15,8 +15,8 @@ from pylon_zoo.cli.terminal import AsJson, make_table, note, out, print_json
 __all__ = ["EXAMPLES", "evaluate", "print_report"]
 
 EXAMPLES = (
-    "pylon-zoo evaluate pylon_regnetx_002.phantom --data phantom --split test",
-    "pylon-zoo evaluate pylon_regnetx_002.bccd --data bccd --root BCCD",
+    "pylon-zoo evaluate pylon_dla46_c.phantom --data phantom --split test",
+    "pylon-zoo evaluate pylon_dla46_c.bccd --data bccd --root BCCD",
     "pylon-zoo evaluate my_model --data csv --root my_images.csv -o report",
     "pylon-zoo evaluate my_model --data csv --root my_images.csv --json > r.json",
 )

@@ -15,7 +15,7 @@ from pylon_zoo.cli.terminal import AsJson, print_json
 __all__ = ["EXAMPLES", "export"]
 
 EXAMPLES = (
-    "pylon-zoo export pylon_regnetx_002.phantom model.onnx",
+    "pylon-zoo export pylon_dla46_c.phantom model.onnx",
     "pylon-zoo export my_model model.pt2 --format torch_export",
     "pylon-zoo export my_model model.onnx --image-size 512 512 --fixed-size",
 )

@@ -14,7 +14,7 @@ from pylon_zoo.cli.terminal import AsJson, make_table, out, print_json
 __all__ = ["EXAMPLES", "info"]
 
 EXAMPLES = (
-    "pylon-zoo info pylon_regnetx_002.phantom",
+    "pylon-zoo info pylon_dla46_c.phantom",
     "pylon-zoo info my_model --json",
     "pylon-zoo info pylon_resnet50",
     "pylon-zoo info convnext_tiny",

@@ -21,7 +21,7 @@ __all__ = [
     "usable_device",
 ]
 
-DEFAULT_MODEL = "pylon_regnetx_002.phantom"
+DEFAULT_MODEL = "pylon_dla46_c.phantom"
 
 Checkpoint = Annotated[
     str,

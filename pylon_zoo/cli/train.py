@@ -27,7 +27,7 @@ TRAIN_EXAMPLES = (
 )
 FINETUNE_EXAMPLES = (
     "pylon-zoo finetune my_images.csv",
-    "pylon-zoo finetune my_folder --weights pylon_regnetx_002.bccd -o my_model",
+    "pylon-zoo finetune my_folder --weights pylon_dla46_c.bccd -o my_model",
     "pylon-zoo finetune my_images.csv --set epochs=20 --set seed=1",
 )
 

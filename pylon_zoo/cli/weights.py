@@ -67,7 +67,7 @@ def _where(entry: Entry) -> list[str]:
     ]
 
 
-@app.command(cls=Command, epilog=examples("pylon-zoo weights info pylon_regnetx_002.phantom"))
+@app.command(cls=Command, epilog=examples("pylon-zoo weights info pylon_dla46_c.phantom"))
 def info(
     name: Annotated[
         str,
@@ -123,7 +123,7 @@ def info(
     cls=Command,
     epilog=examples(
         "pylon-zoo weights verify --all",
-        "pylon-zoo weights verify pylon_regnetx_002.phantom",
+        "pylon-zoo weights verify pylon_dla46_c.phantom",
         "pylon-zoo weights verify --file model.safetensors --json",
     ),
 )
@@ -186,7 +186,7 @@ def verify(
 @app.command(
     cls=Command,
     epilog=examples(
-        "pylon-zoo weights download pylon_regnetx_002.phantom --to models",
+        "pylon-zoo weights download pylon_dla46_c.phantom --to models",
         "pylon-zoo weights download hf-hub:org/repo@v1.0",
     ),
 )
@@ -279,8 +279,8 @@ def publish(
 @app.command(
     cls=Command,
     epilog=examples(
-        "pylon-zoo weights reproduce pylon_regnetx_002.phantom",
-        "pylon-zoo weights reproduce pylon_regnetx_002.bccd --root BCCD",
+        "pylon-zoo weights reproduce pylon_dla46_c.phantom",
+        "pylon-zoo weights reproduce pylon_dla46_c.bccd --root BCCD",
     ),
 )
 def reproduce(

@@ -106,6 +106,7 @@ class TiledTask(Task):
 
     Attributes:
         tile: side of the tiles in pixels; ``TILE`` unless set to another.
+        tiles_per_epoch: how many an epoch takes; ``TILES_PER_EPOCH`` unless set to another.
     """
 
     training_resize = "native"
@@ -114,7 +115,7 @@ class TiledTask(Task):
 
     def __init__(self, root: str | None = None, seed: int = 0) -> None:
         super().__init__(root, seed)
-        self.tile = self.TILE
+        self.tile, self.tiles_per_epoch = self.TILE, self.TILES_PER_EPOCH
 
     @abstractmethod
     def images(self) -> LocalizationDataset:
@@ -126,7 +127,7 @@ class TiledTask(Task):
             self.images(),
             self.tile,
             positions="random",
-            length=self.TILES_PER_EPOCH,
+            length=self.tiles_per_epoch,
             seed=self.seed,
         )
 
@@ -422,6 +423,7 @@ def open_task(
     seed: int = 0,
     cache: str | None = None,
     tile: int = 0,
+    tiles_per_epoch: int = 0,
 ) -> Task:
     """The task of that name.
 
@@ -431,6 +433,7 @@ def open_task(
         seed: of what is drawn.
         cache: folder that ``pylon-zoo data cache`` wrote; training and selection read it.
         tile: side of the tiles to train on, in pixels; 0 for the task's own.
+        tiles_per_epoch: how many tiles an epoch takes; 0 for the task's own number.
 
     Raises:
         UnknownNameError: no such task; suggests the nearest.
@@ -442,14 +445,16 @@ def open_task(
     task = TASKS[name](root, seed)
     if cache is not None:
         files_task(task).cache = cache
-    if tile:
+    if tile or tiles_per_epoch:
         if not isinstance(task, TiledTask):
             tiled = ", ".join(name for name, kind in TASKS.items() if issubclass(kind, TiledTask))
             raise InvalidOptionError(
-                f"{name} is trained on whole images, not on tiles of {tile} px; datasets with "
-                f"tiles are {tiled}. image_size sets the side that images are resized to."
+                f"{name} is trained on whole images, not on tiles, so that it takes no tile and no "
+                f"tiles_per_epoch; datasets with tiles are {tiled}. image_size sets the side that "
+                f"images are resized to."
             )
-        task.tile = tile
+        task.tile = tile or task.tile
+        task.tiles_per_epoch = tiles_per_epoch or task.tiles_per_epoch
     return task
 
 

@@ -118,7 +118,7 @@ def build(models: dict[str, LocalizationModel]) -> Any:
         gr.Markdown(ABOUT)
         gr.HTML(
             "<strong>Not for clinical use.</strong> The bundled checkpoints are trained on "
-            "drawings and on blood smears.",
+            "drawings, on blood smears and on a few radiographs.",
             elem_id="pz-notice",
         )
         with gr.Row():

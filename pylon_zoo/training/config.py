@@ -50,6 +50,7 @@ class TrainingConfig:
             they are labelled in the classes of the same name, and unknown in the others.
         tile: side in pixels of the tiles that tasks like ``phantom`` and ``bccd`` are trained on; 0
             for the task's own.
+        tiles_per_epoch: how many of them an epoch takes; 0 for the task's own number.
         image_size: side that images are resized to; 0 for the task's (or the checkpoint's) own.
         augmentation: ``"none"``, ``"light"``, ``"dihedral"`` or ``"paper"``.
         augment_on: where images are augmented: ``"worker"``, one by one and before they are
@@ -99,6 +100,7 @@ class TrainingConfig:
     cache: str | None = None
     also: str = ""
     tile: int = 0
+    tiles_per_epoch: int = 0
     image_size: int = 0
     augmentation: str = "light"
     augment_on: str = "worker"

@@ -42,7 +42,7 @@ def finetune(
     data: str | Path,
     output: str | Path,
     *,
-    weights: str = "pylon_regnetx_002.phantom",
+    weights: str = "pylon_dla46_c.phantom",
     settings: Sequence[str] = (),
     progress: bool = True,
     resume: bool = True,

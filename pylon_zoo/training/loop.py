@@ -129,7 +129,12 @@ def train(
 
     # Data and model. The model's preprocessing is the one to train with.
     task = open_task(
-        config.data, config.root, seed=config.seed, cache=config.cache, tile=config.tile
+        config.data,
+        config.root,
+        seed=config.seed,
+        cache=config.cache,
+        tile=config.tile,
+        tiles_per_epoch=config.tiles_per_epoch,
     )
     model: Any = create_initial_model(config, task).to(accelerator.device)
     spec, initial_weights = model.spec, hash_weights(model)

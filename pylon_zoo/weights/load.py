@@ -33,7 +33,7 @@ def load_pretrained(
     The sha256 of the weights and of their config is verified every time, wherever they come from.
 
     Args:
-        name_or_path: the name of a checkpoint (``"pylon_regnetx_002.phantom"``; without the tag,
+        name_or_path: the name of a checkpoint (``"pylon_dla46_c.phantom"``; without the tag,
             the first one listed for that model), ``"hf-hub:org/repo"`` or
             ``"hf-hub:org/repo@revision"``, ``"local-dir:/path"``, or the path of a folder that
             :func:`pylon_zoo.save_pretrained` wrote or of its ``.safetensors`` file.

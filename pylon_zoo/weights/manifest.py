@@ -294,7 +294,7 @@ class Manifest:
 
     @property
     def names(self) -> list[str]:
-        """Full names, e.g. ``pylon_regnetx_002.phantom``, in the manifest's order."""
+        """Full names, e.g. ``pylon_dla46_c.phantom``, in the manifest's order."""
         return [entry.name for entry in self.checkpoints]
 
     def find(self, name: str) -> Entry:

@@ -117,10 +117,10 @@ def complete(line: str) -> set[str]:
 def test_names_are_completed() -> None:
     assert complete("pylon-zoo ev") == {"evaluate"}
     assert complete("pylon-zoo weights ver") == {"verify"}
-    assert complete("pylon-zoo train phan") == {"phantom", "phantom_cam"}
-    checkpoints = set(pylon_zoo.list_models(pretrained=True))
-    assert complete("pylon-zoo predict --model pylon_regnetx_002.") == checkpoints
-    assert complete("pylon-zoo evaluate pylon_regnetx_002.p") == {"pylon_regnetx_002.phantom"}
+    assert complete("pylon-zoo train phan") == {"phantom", "phantom_cam", "phantom_small"}
+    checkpoints = set(pylon_zoo.list_models("pylon_dla46_c*", pretrained=True))
+    assert complete("pylon-zoo predict --model pylon_dla46_c.") == checkpoints
+    assert complete("pylon-zoo evaluate pylon_dla46_c.p") == {"pylon_dla46_c.phantom"}
     assert complete("pylon-zoo data check ima") == {"image_folder"}
     assert complete("pylon-zoo info resnet18") == set(pylon_zoo.list_encoders("resnet18*"))
     assert complete("pylon-zoo benchmark bccd --models x,pan_resnet10") == {
@@ -147,7 +147,7 @@ def test_completion_imports_no_torch() -> None:
 @pytest.mark.usefixtures("narrow")
 @pytest.mark.parametrize(
     "arguments",
-    ["list --recipes", "weights list", "weights info pylon_regnetx_002.bccd", "info",
+    ["list --recipes", "weights list", "weights info pylon_dla46_c.bccd", "info",
      "train phantom --show", "info resnet50", "info pan_swin_tiny_patch4_window7_224"],
 )  # fmt: skip
 def test_tables_fit_80_columns_and_cut_nothing(

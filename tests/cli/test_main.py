@@ -75,7 +75,7 @@ def test_predict_a_folder_goes_on_after_a_bad_file(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["info", "pylon_regnetx_002.phantm"], "pylon_regnetx_002.phantom"),
+        (["info", "pylon_dla46_c.phantm"], "pylon_dla46_c.phantom"),
         (["train", "phantoms"], "Did you mean 'phantom'"),
         (["train", "phantom", "--set", "epoch=1"], "Did you mean 'epochs'"),
         (["evaluate", "x", "--data", "bccd"], "--root DIR"),

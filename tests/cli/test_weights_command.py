@@ -50,7 +50,7 @@ def folder(tmp_path: Path) -> Path:
             Metric(
                 name="auroc_macro", value=0.9, interval=(0.85, 0.95), level=0.95, chance=0.5,
                 support=40, dataset="phantom", split="test",
-                command="pylon-zoo evaluate pylon_regnetx_002.phantom --data phantom",
+                command="pylon-zoo evaluate pylon_dla46_c.phantom --data phantom",
             ),
         ),
         thresholds={"disc": 0.5},

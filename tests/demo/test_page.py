@@ -88,7 +88,7 @@ def opened(browser: Any, address: str, width: int = 1280) -> Any:
     page = browser.new_context(viewport={"width": width, "height": 900}).new_page()
     page.goto(address)
     page.get_by_label("Checkpoint").click()
-    page.get_by_role("option", name="pylon_regnetx_002.phantom").click()
+    page.get_by_role("option", name="pylon_dla46_c.phantom").click()
     return page
 
 
@@ -106,7 +106,7 @@ def test_upload_overlay_download(browser: Any, address: str, uploads: Path, tmp_
     page.on("request", lambda request: requests.append(request.url))
     page.reload()
     page.get_by_label("Checkpoint").click()
-    page.get_by_role("option", name="pylon_regnetx_002.phantom").click()
+    page.get_by_role("option", name="pylon_dla46_c.phantom").click()
     page.locator("input[type=file]").set_input_files(
         [image_file(tmp_path, 3), image_file(tmp_path, 4)]
     )
@@ -115,7 +115,7 @@ def test_upload_overlay_download(browser: Any, address: str, uploads: Path, tmp_
     expect(page.get_by_text("Not for clinical use.")).to_be_in_viewport()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
-    model = pylon_zoo.load_pretrained("pylon_regnetx_002.phantom")
+    model = pylon_zoo.load_pretrained("pylon_dla46_c.phantom")
     pixels = pylon_zoo.read_image(tmp_path / "scan_3.png")
     transform = pylon_zoo.create_transform(model)
     with torch.no_grad():
@@ -165,4 +165,4 @@ def test_two_users_see_their_own(browser: Any, address: str, tmp_path: Path) -> 
         page.locator("img.pz-picture").wait_for()
         report = json.loads(saved(page, "Save JSON").read_text())
         assert [i["image"] for i in report["images"]] == [f"scan_{number}.png"]
-        assert Path(report["model"]).name == ("pylon_regnetx_002.phantom", "my_model")[number]
+        assert Path(report["model"]).name == ("pylon_dla46_c.phantom", "my_model")[number]

@@ -19,7 +19,7 @@ from pylon_zoo.prediction import predict
 
 @pytest.fixture(scope="module")
 def model() -> pylon_zoo.LocalizationModel:
-    return pylon_zoo.load_pretrained("pylon_regnetx_002.phantom")
+    return pylon_zoo.load_pretrained("pylon_dla46_c.phantom")
 
 
 def test_files_are_read_and_deleted_whatever_they_are(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_true_boxes_are_not_taken_for_another_models_classes() -> None:
 
 
 def test_images_too_large_for_a_model_that_does_not_resize() -> None:
-    model = session.load_models([])["pylon_regnetx_002.bccd"]
+    model = session.load_models([])["pylon_dla46_c.bccd"]
     large = Sample(torch.zeros(3, 2000, 1200), torch.zeros(0), source="large.png")
     results, (problem,) = session.predict_samples(model, [large])
     assert not results

@@ -50,6 +50,7 @@ def test_dry_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         epochs=1,
         batch_size=len(training) // (1 if recipe.also else 2),
         tile=0,
+        tiles_per_epoch=0,
         image_size=64,
         # What needs a network, a GPU or an earlier run.
         encoder_pretrained=False,

@@ -257,10 +257,12 @@ def test_tiles_take_no_turns() -> None:
         create_loaders(config, task, task.preprocessing, 1)
 
 
-def test_the_side_of_tiles() -> None:
+def test_side_and_number_of_tiles() -> None:
     assert open_task("phantom").training()[0].image.shape[-2:] == (160, 160)
     assert open_task("phantom", tile=96).training()[0].image.shape[-2:] == (96, 96)
-    with pytest.raises(InvalidOptionError, match=r"nih14 is trained on whole images.*bccd"):
+    assert len(open_task("phantom").training()) == 4096
+    assert len(open_task("phantom", tiles_per_epoch=32).training()) == 32
+    with pytest.raises(InvalidOptionError, match=r"nih14 is trained on whole images.*, bccd"):
         open_task("nih14", "DIR", tile=96)
 
 

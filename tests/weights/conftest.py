@@ -47,7 +47,7 @@ def record() -> Record:
                 support=40,
                 dataset="phantom",
                 split="test",
-                command="pylon-zoo evaluate pylon_regnetx_002.phantom --data phantom --split test",
+                command="pylon-zoo evaluate pylon_dla46_c.phantom --data phantom --split test",
             ),
         ),
         thresholds={"disc": 0.5, "ring": 0.25},

@@ -69,7 +69,7 @@ def test_what_a_card_says(record: Record) -> None:
         "[phantom](https://example.org/phantom), licence: CC0-1.0",
         "- train: seeds 0-7",
         "```bash\npylon-zoo train phantom\n"
-        "pylon-zoo evaluate pylon_regnetx_002.phantom --data phantom --split test\n```",
+        "pylon-zoo evaluate pylon_dla46_c.phantom --data phantom --split test\n```",
         "## Results on phantom, test split",
         "| macro | 40 | 0.900 [0.850, 0.950] |",
         "| ring | 0.25 |",
