@@ -62,7 +62,7 @@ def test_page_and_pictures_are_what_the_committed_rows_give(zoo: ModuleType) -> 
 def test_committed_rows_are_of_the_configuration_that_the_page_states(zoo: ModuleType) -> None:
     for profile in zoo.PROFILES:
         for dataset, rows in zoo.read_tables(profile).items():
-            assert set(zoo.zoo_report.variants_in(rows)) <= set(zoo.variants_of(dataset))
+            assert set(zoo.zoo_report.variants_in(rows)) <= set(zoo.variants_of(profile, dataset))
             for row in rows:
                 config = zoo.reported_config(profile)(dataset, row["variant"])
                 assert row["model"] == config.model
