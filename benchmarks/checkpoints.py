@@ -8,7 +8,7 @@
 on the selection data is stored as float16 and evaluated on the split as it is stored; thresholds
 are chosen on the selection data. It writes ``checkpoints/NAME/`` (config, card, gallery and, unless
 ``--bundle`` puts them into the package, the weights) and the entry of ``weights_manifest.json``.
-NAME is the recipe's model with the dataset as its tag.
+NAME is the recipe's model with the dataset as its tag, unless ``--tag`` says otherwise.
 
 ``cards`` writes the cards, and the pages in ``docs/checkpoints``, anew from the manifest alone.
 """
@@ -155,7 +155,13 @@ def largest_change(before: Sequence[Metric], after: Sequence[Metric], dtype: str
 
 
 def add(
-    recipe: str, folders: Sequence[Path], root: str | None, split: str, *, bundle: bool
+    recipe: str,
+    folders: Sequence[Path],
+    root: str | None,
+    split: str,
+    *,
+    bundle: bool,
+    tag: str | None = None,
 ) -> Entry:
     """Choose, store, evaluate and list; see the module's docstring.
 
@@ -171,7 +177,7 @@ def add(
             f"The {split} split of {task.name} selects models and thresholds, so that what is "
             f"measured on it looks too good; report another: {', '.join(task.splits)}."
         )
-    name = f"{config.model}.{task.name}"
+    name = f"{config.model}.{tag or task.name}"
     options = " --root DIR" if root else ""
     measure = (
         f"pylon-zoo evaluate {name} --data {task.name}{options} --split {split} "
@@ -393,6 +399,7 @@ def main(words: Sequence[str] | None = None) -> None:
     adding.add_argument("recipe")
     adding.add_argument("--runs", type=Path, nargs="+", required=True, metavar="FOLDER")
     adding.add_argument("--split", required=True, help="that is reported; not the selecting one")
+    adding.add_argument("--tag", help="of the name, where it is not the dataset's")
     adding.add_argument("--bundle", action="store_true", help="put the weights into the package")
     drawing = commands.add_parser("gallery", help="draw a checkpoint's gallery")
     drawing.add_argument("name")
@@ -412,6 +419,7 @@ def main(words: Sequence[str] | None = None) -> None:
             arguments.root,
             arguments.split,
             bundle=arguments.bundle,
+            tag=arguments.tag,
         )
         print(f"{entry.name}: {entry.command}, {entry.bytes:,} bytes, sha256 {entry.sha256}")
         write_gallery(entry, arguments.root, with_images=False)

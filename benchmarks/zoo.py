@@ -164,7 +164,7 @@ PROFILES = {
             # For want of good phantom runs to start from, in this budget.
             "nih14": tuple(variant for variant in VARIANTS if VARIANTS[variant][0] != "pylon"),
         },
-        phantoms="pylon_dla46_c.phantom",
+        phantoms="pylon_dla46_c.phantom_tiles",
     ),
     "gpu": Profile(
         dict.fromkeys(SPLITS, "resnet50"),

@@ -1,4 +1,4 @@
-"""Draw the pictures of concepts.md, from bundled checkpoints, phantoms and committed results.
+"""Draw the pictures of concepts.md, from a checkpoint, phantoms and committed results.
 
     python docs/concepts.py
 
@@ -312,7 +312,7 @@ def draw_pylon() -> Figure:
 
 def main() -> None:
     """Write all pictures."""
-    model = pylon_zoo.load_pretrained("pylon_dla46_c.phantom")
+    model = pylon_zoo.load_pretrained("pylon_regnetx_002.phantom")
     IMAGES.mkdir(exist_ok=True)
     with mpl.rc_context(STYLE):
         for name, figure in {

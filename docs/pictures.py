@@ -20,7 +20,7 @@ IMAGES = Path(__file__).parent / "images"
 
 def main() -> None:
     """Write ``images/phantom.png``: two findings a row."""
-    model = pylon_zoo.load_pretrained("pylon_dla46_c.phantom")
+    model = pylon_zoo.load_pretrained("pylon_regnetx_002.phantom")
     dataset = Phantom("test")
     pictures = []
     for name in FINDINGS:

@@ -11,7 +11,7 @@ from pylon_zoo.training.config import TrainingConfig
 
 RECIPE = TrainingConfig(
     model="pylon_dla46_c",
-    weights="pylon_dla46_c.phantom",
+    weights="pylon_dla46_c.phantom_tiles",
     data="nih14",
     # So few radiographs teach to classify, by whatever tells their sources apart, but not to
     # localize. Phantoms, whose findings are where they are drawn, keep the maps to the point.
