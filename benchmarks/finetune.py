@@ -1,4 +1,4 @@
-"""Fine-tuning a bundled checkpoint beside training from scratch on the same few images.
+"""Fine-tuning a checkpoint beside training from scratch on the same few images.
 
     python benchmarks/finetune.py --data DIR
 
