@@ -288,9 +288,11 @@ def training_table(
 def way_of(config: TrainingConfig, variant: str) -> tuple[str, ...]:
     """Encoder, beginning, items, epochs and number of images of a variant's runs."""
     start = "random weights"
-    if config.weights:
+    folder = Path(config.weights or "")
+    if config.weights == folder.name:
+        start = f"the checkpoint {config.weights}"
+    elif config.weights:
         # A run's folder is named by its variant and seed, and lies in that of its dataset.
-        folder = Path(config.weights)
         other = folder.name.rpartition("_")[0].replace("_", " ")
         start = f"{'its own' if other == variant else other} on {folder.parent.name}"
     items, images = epoch_of(config)

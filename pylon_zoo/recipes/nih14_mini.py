@@ -13,8 +13,8 @@ RECIPE = TrainingConfig(
     model="pylon_dla46_c",
     weights="pylon_dla46_c.phantom_tiles",
     data="nih14",
-    # So few radiographs teach to classify, by whatever tells their sources apart, but not to
-    # localize. Phantoms, whose findings are where they are drawn, keep the maps to the point.
+    # So few radiographs alone teach to classify, by whatever tells their sources apart, but not to
+    # localize (docs/benchmark.md measures what phantoms do for them).
     also="phantom",
     augmentation="paper",
     epochs=14,

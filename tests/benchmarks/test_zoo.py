@@ -312,11 +312,14 @@ def test_runs_of_one_dataset_that_were_trained_otherwise_have_their_own_line(
     side = zoo.PROFILES["cpu"].configs["nih14"]["image_size"]
     images = f"655 images of {side} px"
     mixed = f"{images}, in turns with images of phantom"
+    start = f"the checkpoint {zoo.PROFILES['cpu'].phantoms}"
     assert cells == [
-        ["nih14", "all others", encoder, "its own on phantom", mixed],
-        ["nih14", "pylon without phantoms", encoder, "pylon on phantom", images],
+        ["nih14", "all others", encoder, start, mixed],
+        ["nih14", "pylon without phantoms", encoder, start, images],
         ["nih14", "pylon from scratch", encoder, "random weights", images],
     ]
+    (_, start, *_) = report.way_of(zoo.reported_config("gpu")("nih14", "cam max"), "cam max")
+    assert start == "its own on phantom"
     # All see the same number of images.
     assert len({line.split("|")[7] for line in lines}) == 1
 
