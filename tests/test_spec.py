@@ -61,7 +61,7 @@ def test_damaged_configs(change: Any, message: str) -> None:
 
 
 def test_names() -> None:
-    assert SPEC.name == "pylon_dla46_c.phantom"
+    assert SPEC.name == "pylon_regnetx_002.phantom"
     assert replace(SPEC, tag="").name == "pylon_regnetx_002"
     assert SPEC.class_name(1) == "b"
     headless = SPEC.with_classes(4, None)

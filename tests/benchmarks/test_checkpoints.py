@@ -382,7 +382,9 @@ def check_text(text: str, entry: Entry) -> None:
                 assert cell.startswith(f"{metrics[f'{kind}_{name}'].value:.3f} [")
         assert str(entry.thresholds_rule) in text
         rows = rows_of(text, "### Calibration")
-        for name in names:
+        measured = [name for name in names if f"brier_{name}" in metrics]
+        assert [name for name in rows if name in names] == measured
+        for name in measured:
             for cell, kind in zip(rows[name][1:3], ("ece", "brier"), strict=True):
                 assert cell.startswith(f"{metrics[f'{kind}_{name}'].value:.3f} [")
         error = metrics["ece_macro"]

@@ -117,7 +117,12 @@ def complete(line: str) -> set[str]:
 def test_names_are_completed() -> None:
     assert complete("pylon-zoo ev") == {"evaluate"}
     assert complete("pylon-zoo weights ver") == {"verify"}
-    assert complete("pylon-zoo train phan") == {"phantom", "phantom_cam", "phantom_small"}
+    assert complete("pylon-zoo train phan") == {
+        "phantom",
+        "phantom_cam",
+        "phantom_small",
+        "phantom_tiles",
+    }
     checkpoints = set(pylon_zoo.list_models("pylon_dla46_c*", pretrained=True))
     assert complete("pylon-zoo predict --model pylon_dla46_c.") == checkpoints
     assert complete("pylon-zoo evaluate pylon_dla46_c.p") == {"pylon_dla46_c.phantom"}
