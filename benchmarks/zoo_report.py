@@ -64,6 +64,7 @@ CLAIMS = (
     Claim(
         "To start from phantoms helps to localize", "pylon without phantoms", "pylon from scratch"
     ),
+    Claim("Phantoms before and beside the radiographs help", "pylon", "pylon from scratch"),
 )
 
 
