@@ -125,7 +125,10 @@ def test_names_are_completed() -> None:
     }
     checkpoints = set(pylon_zoo.list_models("pylon_dla46_c*", pretrained=True))
     assert complete("pylon-zoo predict --model pylon_dla46_c.") == checkpoints
-    assert complete("pylon-zoo evaluate pylon_dla46_c.p") == {"pylon_dla46_c.phantom"}
+    assert complete("pylon-zoo evaluate pylon_dla46_c.p") == {
+        "pylon_dla46_c.phantom",
+        "pylon_dla46_c.phantom_tiles",
+    }
     assert complete("pylon-zoo data check ima") == {"image_folder"}
     assert complete("pylon-zoo info resnet18") == set(pylon_zoo.list_encoders("resnet18*"))
     assert complete("pylon-zoo benchmark bccd --models x,pan_resnet10") == {
@@ -275,6 +278,8 @@ def test_ctrl_c_says_one_line_and_exits_with_130(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "pylon_zoo.cli.main", "predict", fifo, "-o", tmp_path / "out"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # Tests that a shell runs in the background inherit that SIGINT is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )  # fmt: skip
     # Opening the other end waits until the command reads the image, which never comes.
     with fifo.open("wb"):
