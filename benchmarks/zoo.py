@@ -81,12 +81,6 @@ class SmallTileBCCD(BCCDTask):
     TILE = 128
     preprocessing = replace(BCCDTask.preprocessing, input_size=(3, 128, 128))
 
-    def training(self) -> LocalizationDataset:
-        """Random tiles of the fit split."""
-        images = Cached(BCCD(self.folder, "fit"))
-        length = self.TILES_PER_EPOCH
-        return Tiles(images, self.TILE, positions="random", length=length, seed=self.seed)
-
     def classification(self, split: str) -> LocalizationDataset:
         """A fixed grid of tiles."""
         return Tiles(Cached(BCCD(self.folder, split)), self.TILE)

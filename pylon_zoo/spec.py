@@ -5,13 +5,20 @@ Nothing here imports torch, so that a manifest or a config can be read without i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pylon_zoo.errors import CheckpointError, InvalidOptionError, unknown_name
 
-__all__ = ["INTERPOLATIONS", "RESIZES", "ModelSpec", "Preprocessing", "split_model_name"]
+__all__ = [
+    "INTERPOLATIONS",
+    "RESIZES",
+    "ModelSpec",
+    "Preprocessing",
+    "match_classes",
+    "split_model_name",
+]
 
 CONFIG_VERSION = 1
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
@@ -210,6 +217,12 @@ class ModelSpec:
             ) from error
         except (TypeError, AttributeError, InvalidOptionError) as error:
             raise CheckpointError(f"This checkpoint's config is damaged: {error}") from error
+
+
+def match_classes(names: Sequence[str], among: Sequence[str]) -> list[int]:
+    """Of each name its place among others, or -1; upper and lower case are the same."""
+    places = {name.casefold(): k for k, name in enumerate(among)}
+    return [places.get(name.casefold(), -1) for name in names]
 
 
 def split_model_name(name: str, architectures: tuple[str, ...]) -> tuple[str, str, str]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pylon_zoo.data.sample import LocalizationDataset, Sample
-from pylon_zoo.data.splits import open_partition
+from pylon_zoo.data.splits import is_elsewhere, open_partition
 from pylon_zoo.data.tasks import Task
 from pylon_zoo.errors import PylonZooError
 from pylon_zoo.progress import track
@@ -110,8 +110,7 @@ def check_task(task: Task, *, workers: int = 4, progress: bool = False) -> Check
     missing = []
     for split, error in absent.items():
         # Without any split, or with a damaged list, nothing can be said for the dataset.
-        elsewhere = bool(splits) and isinstance(error.__cause__, FileNotFoundError)
-        severity: Literal["error", "note"] = "note" if elsewhere else "error"
+        severity: Literal["error", "note"] = "note" if is_elsewhere(error, splits) else "error"
         missing.append(Problem("missing split", str(error), (split,), severity))
     return CheckReport(report.images, (*missing, *report.problems))
 

@@ -9,6 +9,7 @@ import torch
 
 from pylon_zoo.data.sample import LocalizationDataset, Sample
 from pylon_zoo.errors import InvalidOptionError
+from pylon_zoo.spec import match_classes
 
 __all__ = ["Interleaved"]
 
@@ -29,9 +30,8 @@ class Interleaved:
             InvalidOptionError: they have none in common.
         """
         self.first, self.second = first, second
-        known = {name.casefold(): k for k, name in enumerate(first.class_names)}
         # Of each class of the second its place among the first's, or -1.
-        self._places = torch.tensor([known.get(n.casefold(), -1) for n in second.class_names])
+        self._places = torch.tensor(match_classes(second.class_names, first.class_names))
         if (self._places < 0).all():
             raise InvalidOptionError(
                 f"None of the classes {', '.join(second.class_names)} is one of "

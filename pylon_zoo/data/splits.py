@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass, fields
 from os.path import commonpath
 from pathlib import PurePath
@@ -14,7 +14,7 @@ from pylon_zoo.data.sample import LocalizationDataset
 from pylon_zoo.data.tasks import FilesTask, Task
 from pylon_zoo.errors import PylonZooError
 
-__all__ = ["SplitRow", "as_csv", "open_partition", "split_rows"]
+__all__ = ["SplitRow", "as_csv", "is_elsewhere", "open_partition", "split_rows"]
 
 
 @dataclass(frozen=True, order=True)
@@ -48,6 +48,11 @@ def open_partition(
     return splits, absent
 
 
+def is_elsewhere(error: PylonZooError, splits: Mapping[str, LocalizationDataset]) -> bool:
+    """Whether a split is only not in this copy, which has others; else its list is damaged."""
+    return bool(splits) and isinstance(error.__cause__, FileNotFoundError)
+
+
 def split_rows(task: Task) -> list[SplitRow]:
     """Every image of the splits of :attr:`Task.partition` that are there, sorted by its name.
 
@@ -57,7 +62,7 @@ def split_rows(task: Task) -> list[SplitRow]:
     """
     splits, absent = open_partition(task)
     for error in absent.values():
-        if not splits or not isinstance(error.__cause__, FileNotFoundError):
+        if not is_elsewhere(error, splits):
             raise error
     found = [(path, split, group) for split in splits for path, group in _files(splits[split])]
     paths = {path for path, _, _ in found}

@@ -228,6 +228,12 @@ def roc_curve(
     return curves if weights is not None else curves[0]
 
 
+def _prevalence(labels: Floats) -> Floats:
+    """The part of positives of each class among its known labels, (N, K) -> (K,)."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray((labels == 1).sum(axis=0) / (~np.isnan(labels)).sum(axis=0))
+
+
 def _report(
     measure: Measure,
     labels: Floats,
@@ -313,12 +319,9 @@ def average_precision_report(
     seed: int = 0,
 ) -> dict[str, Any]:
     """Average precision as :func:`auroc_report` has AUROC; chance is the part of positives."""
-
-    def chance(known: Floats) -> Floats:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray((known == 1).sum(axis=0) / (~np.isnan(known)).sum(axis=0))
-
-    return _report(average_precision, labels, scores, class_names, groups, chance, replicates, seed)
+    return _report(
+        average_precision, labels, scores, class_names, groups, _prevalence, replicates, seed
+    )
 
 
 def calibration_report(
@@ -355,8 +358,7 @@ def brier_report(
     """
 
     def chance(known: Floats) -> Floats:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            share = (known == 1).sum(axis=0) / (~np.isnan(known)).sum(axis=0)
+        share = _prevalence(known)
         return np.asarray(share * (1 - share))
 
     return _report(

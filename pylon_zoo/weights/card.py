@@ -248,7 +248,7 @@ def _by_kind(metrics: Sequence[Metric]) -> Measured:
     }
 
 
-def _names(record: Record, measured: Measured, kinds: Sequence[str]) -> list[str]:
+def _names(measured: Measured, kinds: Sequence[str]) -> list[str]:
     """Classes in the order of the metrics, then means."""
     names = dict.fromkeys(name for kind in kinds for name in measured.get(kind, ()))
     classes = [name for name in names if name not in MEANS]
@@ -265,7 +265,7 @@ def _main_table(record: Record, measured: Measured) -> str:
     shown = [*(["auroc"] if "auroc" in measured else []), *places]
     if not shown:
         return ""
-    names = _names(record, measured, shown)
+    names = _names(measured, shown)
     columns: dict[str, list[str]] = {"class": names}
     notes = []
     if "auroc" in measured:
@@ -306,8 +306,7 @@ def _calibration(measured: Measured) -> str:
     if not kinds:
         return ""
     header = ["class", *(_heading(kind, measured) for kind in kinds)]
-    names = list(dict.fromkeys(name for kind in kinds for name in measured[kind]))
-    names = [n for n in names if n not in MEANS] + [n for n in MEANS if n in names]
+    names = _names(measured, kinds)
     rows = [[name, *(format_value(measured[kind].get(name)) for kind in kinds)] for name in names]
     if "brier" in kinds:
         header.append("Brier score by chance")

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from pylon_zoo.architectures import LocalizationModel
 from pylon_zoo.errors import CheckpointError, InvalidOptionError, PylonZooError
 from pylon_zoo.registry import build_model
-from pylon_zoo.spec import ModelSpec
+from pylon_zoo.spec import ModelSpec, match_classes
 from pylon_zoo.weights.config import Checkpoint
 from pylon_zoo.weights.locate import use_checkpoint
 from pylon_zoo.weights.reader import read_tensors
@@ -168,8 +168,8 @@ def _keep_classes(
     new: nn.Conv2d, old: nn.Conv2d, new_names: Sequence[str], old_names: Sequence[str]
 ) -> int:
     """Copy the filters of classes with the same name from one head to another; their number."""
-    known = {name.casefold(): k for k, name in enumerate(old_names)}
-    places = [(k, known[n.casefold()]) for k, n in enumerate(new_names) if n.casefold() in known]
+    found = enumerate(match_classes(new_names, old_names))
+    places = [(to, origin) for to, origin in found if origin >= 0]
     for parameter, source in zip(new.parameters(), old.parameters(), strict=True):
         for to, origin in places:
             parameter[to] = source[origin]
