@@ -128,12 +128,12 @@ class ExportError(PylonZooError, RuntimeError):
 
 
 class MissingExtraError(PylonZooError, ImportError):
-    """An optional package is needed; the message names the extra that installs it."""
+    """An optional package is needed; the message says what installs it: an extra, if one does."""
 
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
+    def __init__(self, package: str, extra: str | None, purpose: str) -> None:
         super().__init__(
-            f"{purpose} needs the package {package!r}, which is not installed. "
-            f"Install it with: pip install 'pylon-zoo[{extra}]'"
+            f"{purpose} needs the package {package!r}, which is not installed. Install it with: "
+            f"pip install " + (f"'pylon-zoo[{extra}]'" if extra else package)
         )
         self.fields = (package, extra, purpose)
 

@@ -103,16 +103,16 @@ def create_model(
     spec = entry.spec
     if architecture_options:
         _check_options(architecture, architecture_options)
+        asked = replace(spec, options={**spec.options, **architecture_options})
         if pretrained:
-            different = {
-                k: v for k, v in architecture_options.items() if spec.options.get(k, v) != v
-            }
+            trained = _defaults(architecture) | spec.options
+            different = {k: v for k, v in asked.options.items() if trained[k] != v}
             if different:
                 raise InvalidOptionError(
                     f"{entry.name} was trained with {spec.options or 'the default options'}; its "
                     f"weights do not fit {different}. Leave these options out, or pretrained=True."
                 )
-        spec = replace(spec, options={**spec.options, **architecture_options})
+        spec = asked
     if pretrained:
         model = load_pretrained(entry.name)
     else:
@@ -148,12 +148,22 @@ def build_model(spec: ModelSpec, *, encoder_pretrained: bool | str = False) -> L
     return model
 
 
-def _check_options(architecture: str, options: dict[str, Any]) -> None:
+def _defaults(architecture: str) -> dict[str, Any]:
+    """Every option that an architecture takes, or its encoder for it, with its default."""
     from pylon_zoo import architectures
 
     signature = inspect.signature(getattr(architectures, ARCHITECTURES[architecture]))
-    known = {p for p in signature.parameters if p not in ("encoder", "num_classes")}
-    known |= {o for o in ENCODER_OPTIONS if o != "output_stride" or architecture in OUTPUT_STRIDES}
+    own = {
+        name: parameter.default
+        for name, parameter in signature.parameters.items()
+        if name not in ("encoder", "num_classes")
+    }
+    strides = OUTPUT_STRIDES.get(architecture)
+    return own | {"img_size": None} | ({"output_stride": strides[0]} if strides else {})
+
+
+def _check_options(architecture: str, options: dict[str, Any]) -> None:
+    known = _defaults(architecture)
     for option in options:
         if option not in known:
             raise unknown_name(

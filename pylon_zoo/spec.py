@@ -117,7 +117,8 @@ class ModelSpec:
         encoder: a timm model name, e.g. ``"regnetx_002"``.
         num_classes: K, the number of maps and logits.
         in_chans: C, the channels of an input image.
-        options: the architecture's options that differ from its defaults.
+        options: the architecture's options that differ from its defaults; pairs such as a size are
+            lists, as in JSON, so that an option read from a file equals the one given.
         class_names: K names, or None where nobody named them.
         preprocessing: what an input must look like.
         tag: names the checkpoint that the weights came from, or ``""``.
@@ -133,6 +134,8 @@ class ModelSpec:
     tag: str = ""
 
     def __post_init__(self) -> None:
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in self.options.items()}
+        object.__setattr__(self, "options", plain)
         if self.num_classes < 1:
             raise InvalidOptionError(f"num_classes must be at least 1; got {self.num_classes}.")
         if self.in_chans < 1:

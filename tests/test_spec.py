@@ -24,6 +24,8 @@ SPEC = ModelSpec(
 def test_config_round_trip_through_json() -> None:
     config = json.loads(json.dumps(SPEC.to_config()))
     assert ModelSpec.from_config(config) == SPEC
+    sized = replace(SPEC, options={"img_size": (64, 96)})
+    assert ModelSpec.from_config(json.loads(json.dumps(sized.to_config()))) == sized
     nameless = ModelSpec("cam", "resnet50", 14, 1)
     assert ModelSpec.from_config(json.loads(json.dumps(nameless.to_config()))) == nameless
 

@@ -45,7 +45,8 @@ def create_accelerator(config: TrainingConfig, folder: str) -> Any:
                 f"Accelerate knows no tracker {config.tracker!r}; it knows {', '.join(known)}."
             )
         if config.tracker not in map(str, get_available_trackers()):
-            raise MissingExtraError(config.tracker, "trackers", f"tracker={config.tracker}")
+            extra = "trackers" if config.tracker == "tensorboard" else None
+            raise MissingExtraError(config.tracker, extra, f"tracker={config.tracker}")
     AcceleratorState._reset_state()
     accelerator = Accelerator(
         mixed_precision=config.precision,

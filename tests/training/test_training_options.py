@@ -292,6 +292,8 @@ def test_a_tracker_that_is_unknown_or_not_installed(
     monkeypatch.setattr("accelerate.tracking.get_available_trackers", lambda: [])
     with pytest.raises(MissingExtraError, match=r"pylon-zoo\[trackers\]"):
         train(CONFIG.override(["tracker=tensorboard"]), tmp_path, progress=False)
+    with pytest.raises(MissingExtraError, match=r"Install it with: pip install wandb$"):
+        train(CONFIG.override(["tracker=wandb"]), tmp_path, progress=False)
 
 
 def start_two(folder: Path, settings: list[str]) -> subprocess.Popen[str]:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from weights_helpers import make_model
 
-from pylon_zoo.errors import ManifestError, UnknownNameError
+from pylon_zoo.errors import InvalidOptionError, ManifestError, UnknownNameError
 from pylon_zoo.registry import create_model, list_models
 from pylon_zoo.weights import load_pretrained, save_pretrained
 from pylon_zoo.weights import manifest as module
@@ -266,6 +266,33 @@ def test_create_model_takes_the_bundled_weights(
     other = create_model("pylon_test_resnet", pretrained=True, num_classes=5)
     assert other(images).logits.shape == (2, 5)
     assert other.spec.num_classes == 5
+
+
+def test_options_that_the_weights_do_not_have_are_refused(
+    tmp_path: Path, record: Record, manifest_file: Path
+) -> None:
+    save_pretrained(make_model(), tmp_path / "a", record=record)
+    add_entry(tmp_path / "a", NAME, bundle=True)
+    # Its own by default, which the config does not name, or given once more.
+    with pytest.raises(InvalidOptionError, match=r"do not fit \{'num_up': 2\}"):
+        create_model(NAME, pretrained=True, num_up=2)
+    with pytest.raises(InvalidOptionError, match=r"do not fit \{'img_size': \[64, 64\]\}"):
+        create_model(NAME, pretrained=True, img_size=(64, 64))
+    assert create_model(NAME, pretrained=True, num_up=3).map_stride == 4
+    assert create_model(NAME, num_up=2).map_stride == 8
+
+
+def test_a_size_is_an_option_like_any_other(
+    tmp_path: Path, record: Record, manifest_file: Path
+) -> None:
+    name = "pylon_test_coatnet.sized"
+    model = make_model(name="pylon_test_coatnet", img_size=(64, 96))
+    save_pretrained(model, tmp_path / "a", record=record)
+    add_entry(tmp_path / "a", name, bundle=True)
+    again = create_model(name, pretrained=True, img_size=(64, 96))
+    assert again.encoder.img_size == (64, 96)
+    with pytest.raises(InvalidOptionError, match="do not fit"):
+        create_model(name, pretrained=True, img_size=(96, 64))
 
 
 def test_an_entry_needs_a_record(tmp_path: Path, manifest_file: Path) -> None:
