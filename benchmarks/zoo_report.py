@@ -278,7 +278,7 @@ def training_table(
                     dataset,
                     all_of_them if variants is usual else ", ".join(variants),
                     *way,
-                    f"{rows[0]['split']}, {boxed} pairs of image and class",
+                    f"{rows[0]['split']}, {boxed} pairs of item and class",
                     ", ".join(sorted({row["device"] for row in runs})),
                     f"{median(seconds):,.0f} ({min(seconds):,.0f}, {max(seconds):,.0f})",
                 )
