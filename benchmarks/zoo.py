@@ -159,7 +159,7 @@ PROFILES = {
             "nih14": {
                 "data": "nih14",
                 "also": "phantom",
-                "image_size": 128,
+                "image_size": 192,
                 "epochs": 3,
                 "batch_size": 8,
                 "learning_rate": 5e-4,
