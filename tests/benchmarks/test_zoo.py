@@ -66,7 +66,7 @@ def test_page_and_pictures_are_what_the_committed_rows_give(zoo: ModuleType) -> 
 def test_committed_rows_are_of_the_configuration_that_the_page_states(zoo: ModuleType) -> None:
     for profile in zoo.PROFILES:
         for dataset, rows in zoo.read_tables(profile).items():
-            assert set(zoo.zoo_report.variants_in(rows)) <= set(zoo.variants_of(dataset))
+            assert set(zoo.zoo_report.variants_in(rows)) <= set(zoo.variants_of(profile, dataset))
             for row in rows:
                 config = zoo.reported_config(profile)(dataset, row["variant"])
                 assert row["model"] == config.model
@@ -91,7 +91,7 @@ def test_the_page_of_the_docs_shows_every_section_and_picture(zoo: ModuleType) -
 
 def test_every_variant_can_be_built_on_the_encoder_of_every_dataset(zoo: ModuleType) -> None:
     for profile, dataset in product(zoo.PROFILES, zoo.SPLITS):
-        for variant in zoo.variants_of(dataset):
+        for variant in zoo.variants_of(profile, dataset):
             config = zoo.reported_config(profile)(dataset, variant)
             # What starts from phantoms is built as its run there was.
             start = "phantom" if config.weights else dataset
@@ -348,11 +348,14 @@ def test_runs_of_one_dataset_that_were_trained_otherwise_have_their_own_line(
     side = zoo.PROFILES["cpu"].configs["nih14"]["image_size"]
     images = f"655 images of {side} px"
     mixed = f"{images}, in turns with images of phantom"
+    start = f"the checkpoint {zoo.PROFILES['cpu'].phantoms}"
     assert cells == [
-        ["nih14", "all others", encoder, "its own on phantom", mixed],
-        ["nih14", "pylon without phantoms", encoder, "pylon on phantom", images],
+        ["nih14", "all others", encoder, start, mixed],
+        ["nih14", "pylon without phantoms", encoder, start, images],
         ["nih14", "pylon from scratch", encoder, "random weights", images],
     ]
+    (_, start, *_) = report.way_of(zoo.reported_config("gpu")("nih14", "cam max"), "cam max")
+    assert start == "its own on phantom"
     # All see the same number of images.
     assert len({line.split("|")[7] for line in lines}) == 1
 
