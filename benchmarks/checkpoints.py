@@ -30,12 +30,13 @@ from PIL import Image
 
 import pylon_zoo
 from pylon_zoo.architectures import LocalizationModel
-from pylon_zoo.data import Cached, LocalizationDataset, Phantom, Task, Tiles, open_task
+from pylon_zoo.data import Cached, LocalizationDataset, Phantom, Sample, Task, Tiles, open_task
 from pylon_zoo.data.files import FileDataset
 from pylon_zoo.errors import InvalidOptionError
 from pylon_zoo.files import copy_file, replace_file
 from pylon_zoo.heatmaps.gallery import Case, Cell, choose_cases, draw_gallery
 from pylon_zoo.prediction import predict
+from pylon_zoo.preprocessing import create_transform
 from pylon_zoo.progress import track
 from pylon_zoo.recipes import load_recipe
 from pylon_zoo.reproduction import metrics_of, thresholds_of
@@ -223,12 +224,18 @@ def add(
 # ---- Gallery
 
 
-def find_cases(model: LocalizationModel, task: Task, split: str) -> list[list[Case]]:
-    """For each class what the model says of every image of the split that has a box of it."""
+def boxed_images(model: LocalizationModel, task: Task, split: str) -> list[Sample]:
+    """As the model sees them, so that a hit here is one of the published point localization."""
+    prepare = create_transform(model).prepare
     images = task.localization(split)
-    cases: list[list[Case]] = [[] for _ in task.class_names]
-    for index in track(range(len(images)), "gallery"):
-        found = predict(model, images[index])
+    return [prepare(images[index]) for index in range(len(images))]
+
+
+def find_cases(model: LocalizationModel, images: Sequence[Sample]) -> list[list[Case]]:
+    """For each class what the model says of every image that has a box of it."""
+    cases: list[list[Case]] = [[] for _ in model.spec.class_names or ()]
+    for index, sample in enumerate(track(images, "gallery")):
+        found = predict(model, sample)
         for k, finding in zip(found.classes, found.findings, strict=True):
             if finding.inside is not None:
                 cases[k].append(Case(index, finding.probability, finding.inside))
@@ -239,9 +246,9 @@ def gallery_rows(
     model: LocalizationModel, task: Task, split: str, *, with_images: bool
 ) -> list[tuple[str, list[Cell]]]:
     """A row for each class that has boxes, with the cases that the rule chooses."""
-    images = task.localization(split)
+    images = boxed_images(model, task, split)
     rows = []
-    for k, cases in enumerate(find_cases(model, task, split)):
+    for k, cases in enumerate(find_cases(model, images)):
         if not cases:
             continue
         cells = []

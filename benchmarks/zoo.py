@@ -174,7 +174,9 @@ PROFILES = {
         # DLA-46c cannot be dilated.
         options={("dla46_c", "deeplabv3plus"): {"output_stride": 32}},
         # From the grid's own phantoms, PYLON stays at chance on radiographs; others have no better.
-        left_out={"nih14": tuple(variant for variant in VARIANTS if VARIANTS[variant][0] != "pylon")},
+        left_out={
+            "nih14": tuple(variant for variant in VARIANTS if VARIANTS[variant][0] != "pylon")
+        },
         phantoms="pylon_dla46_c.phantom_tiles",
     ),
     "gpu": Profile(

@@ -2,7 +2,7 @@
 
 pylon-zoo train nih14_mini_large --set root=DIR --output runs/nih14_mini_large
 
-Hardware: one thread of a CPU, about half an hour.
+Hardware: one thread of a CPU, about ten minutes.
 Expected score: that of the checkpoint pylon_regnetx_002.nih14, in weights_manifest.json;
 pylon-zoo weights reproduce pylon_regnetx_002.nih14 --root DIR compares.
 """

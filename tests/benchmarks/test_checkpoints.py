@@ -27,6 +27,7 @@ from pylon_zoo.errors import InvalidOptionError, WeightsNotFoundError
 from pylon_zoo.heatmaps.gallery import COLORMAP, DARK, OPACITY, Case
 from pylon_zoo.heatmaps.overlay import GROUND, TRUE_BOX, blend
 from pylon_zoo.reproduction import metrics_of
+from pylon_zoo.spec import Preprocessing
 from pylon_zoo.training import evaluation, train
 from pylon_zoo.weights import load_manifest
 from pylon_zoo.weights import manifest as manifest_module
@@ -266,18 +267,23 @@ def dots(checkpoints: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_the_gallery_takes_the_images_of_the_rule(checkpoints: ModuleType, dots: Any) -> None:
-    a, b, c = checkpoints.find_cases(None, dots, "test")
+    # The model sees them twice as large.
+    look = Preprocessing((1, 80, 80))
+    model = SimpleNamespace(spec=SimpleNamespace(class_names=("a", "b", "c"), preprocessing=look))
+    images = checkpoints.boxed_images(model, dots, "test")
+    assert [image.image.shape for image in images] == [(1, 80, 80)] * 4
+    a, b, c = checkpoints.find_cases(model, images)
     assert c == []
     assert a == [Case(0, 0.9, True), Case(1, 0.8, False), Case(2, 0.95, False), Case(3, 0.1, True)]
     # The image without a box of class b says nothing of it, however probable it is.
     assert b == [Case(0, 0.2, True), Case(1, 0.3, True), Case(2, 0.1, True)]
-    first, second = checkpoints.gallery_rows(None, dots, "test", with_images=True)
+    first, second = checkpoints.gallery_rows(model, dots, "test", with_images=True)
     assert first[0] == "a: 2 of 4 images hit"
     titles = ["hit, probability 0.90", "median hit, probability 0.90", "miss, probability 0.95"]
     assert [cell.title for cell in first[1]] == titles
     for cell, index in zip(first[1], (0, 0, 2), strict=True):
-        assert torch.equal(cell.image, Dots()[index].image)
-        assert torch.equal(cell.boxes, Dots()[index].boxes[:1])
+        torch.testing.assert_close(cell.image, torch.full((1, 80, 80), index / 255))
+        assert torch.equal(cell.boxes, 2 * Dots()[index].boxes[:1])
         assert cell.peak == (10 * index + 4, 39 if index == 2 else 4)
         assert float(cell.values.max()) == pytest.approx(SAID[index][0][0])
     assert second[0] == "b: 3 of 3 images hit"
