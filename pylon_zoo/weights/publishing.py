@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pylon_zoo.errors import IntegrityError, ManifestError
+from pylon_zoo.errors import IntegrityError, InvalidOptionError, ManifestError
 from pylon_zoo.weights.card import GALLERY_NAME, model_card
 from pylon_zoo.weights.config import (
     CONFIG_NAME,
@@ -27,6 +28,7 @@ from pylon_zoo.weights.manifest import (
     Record,
     add_entry,
     load_manifest,
+    manifest_path,
 )
 
 if TYPE_CHECKING:
@@ -190,12 +192,20 @@ def publish(
         The manifest's new entry, which names the commit.
 
     Raises:
+        InvalidOptionError: the manifest cannot be written; nothing is uploaded then.
         ManifestError: the checkpoint has no record or no tag.
         CheckpointError: its files are damaged.
         HubAccessError: no token, or one that may not write there.
         DownloadError: the Hub cannot be reached or does not answer properly.
         IntegrityError: the Hub gives back other bytes than were uploaded.
     """
+    listed_in = (manifest or manifest_path()).parent
+    if not os.access(listed_in, os.W_OK):
+        raise InvalidOptionError(
+            f"Nothing was uploaded: the checkpoint would then be listed in the manifest in "
+            f"{listed_in}, which you may not write to. Run this in a clone of the repository, or "
+            f"upload a model of your own with pylon_zoo.weights.push_to_hub, which lists nothing."
+        )
     with prepare(folder, repo_id, name=name) as publication:
         commit = _upload(publication, private=private)
     source = HubSource(repo_id=publication.repo_id, revision=commit, filename=WEIGHTS_NAME)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -74,6 +75,19 @@ def test_publish_delete_caches_load_then_offline(
     by_repository = load_pretrained(NAME)
     assert by_repository.spec == loaded.spec
     assert hub.requests == []
+
+
+def test_nothing_is_uploaded_that_could_not_be_listed(
+    hub: HubServer, folder: Path, manifest_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def access(path: Path, mode: int) -> bool:
+        assert (path, mode) == (manifest_file.parent, os.W_OK)
+        return False
+
+    monkeypatch.setattr("pylon_zoo.weights.publishing.os.access", access)
+    with pytest.raises(InvalidOptionError, match=r"Nothing was uploaded.*push_to_hub"):
+        publish(folder, REPO, name=NAME)
+    assert REPO not in hub.repos
 
 
 def test_one_commit_with_everything(hub: HubServer, folder: Path) -> None:
