@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from torch import distributed
 
 from pylon_zoo.errors import MissingExtraError
 
-__all__ = ["process_group", "rank_and_count"]
+__all__ = ["leave_gloo", "process_group", "rank_and_count"]
 
 
 @contextmanager
@@ -38,6 +39,20 @@ def process_group(device: str) -> Iterator[tuple[str, bool]]:
         yield str(state.device), state.is_main_process
     finally:
         state.destroy_process_group()
+
+
+def leave_gloo() -> None:
+    """Leave the group of processes on CPUs, if there is one; to be called when Python exits.
+
+    A thread of Gloo's lets go of a collective's tensors only once it gets Python's lock. If Python
+    is gone by then, it takes the process with it: "terminate called without an active exception",
+    and torchrun calls the run failed. Without its group, and a model that holds on to that, the
+    thread has ended before.
+    """
+    grouped = distributed.is_available() and distributed.is_initialized()
+    if grouped and distributed.get_backend() == "gloo":
+        gc.collect()
+        distributed.destroy_process_group()
 
 
 def rank_and_count() -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import math
 from dataclasses import replace
@@ -16,6 +17,7 @@ from pylon_zoo.errors import InvalidOptionError, MissingExtraError
 from pylon_zoo.spec import ModelSpec, split_model_name
 from pylon_zoo.training.batches import with_image_size
 from pylon_zoo.training.config import TrainingConfig
+from pylon_zoo.training.processes import leave_gloo
 
 __all__ = ["create_accelerator", "create_initial_model", "create_schedule"]
 
@@ -58,6 +60,10 @@ def create_accelerator(config: TrainingConfig, folder: str) -> Any:
             DistributedDataParallelKwargs(find_unused_parameters=config.frozen_epochs > 0)
         ],
     )
+    if accelerator.num_processes > 1:
+        # Not when training ends: the script may go on with these processes.
+        atexit.unregister(leave_gloo)
+        atexit.register(leave_gloo)
     if config.precision == "fp16" and accelerator.scaler is None:
         logger.warning("precision=fp16 needs a GPU; on the %s it is float32.", accelerator.device)
     return accelerator
