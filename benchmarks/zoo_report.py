@@ -22,7 +22,12 @@ Row = dict[str, str]
 
 SPLIT_LISTS = Path(__file__).parent / "splits"
 #: Of each dataset, the class with the smallest boxes.
-SMALL = {"phantom": "nodule", "bccd": "Platelets", "nih14": "Nodule"}
+SMALL = {
+    "phantom": "nodule",
+    "phantom_tiles": "nodule",
+    "bccd": "Platelets",
+    "nih14": "Nodule",
+}
 #: How maps are laid over images: by the paper's resizing, or by where their cells look.
 ALIGNMENTS = {"corners_false": "paper's resizing", "receptive_field": "receptive field"}
 CANNOT_TELL = "cannot tell here"
@@ -449,21 +454,35 @@ def section(name: str, lines: Sequence[str]) -> list[str]:
     return [next(marks), "", *lines, "", next(marks), ""]
 
 
-def render(tables: dict[str, list[Row]], config_of: Callable[[str, str], TrainingConfig]) -> str:
+def results_tables(tables: dict[str, list[Row]]) -> Iterator[str]:
+    """The table of each dataset under its name."""
+    for number, (dataset, rows) in enumerate(tables.items()):
+        if number:
+            yield ""
+        yield f"**{dataset}**, {rows[0]['split']} split"
+        yield ""
+        yield from results_table(dataset, rows)
+
+
+def render(
+    tables: dict[str, list[Row]],
+    config_of: Callable[[str, str], TrainingConfig],
+    starts: dict[str, list[Row]],
+) -> str:
     """The page of a profile.
 
     Args:
         tables: rows of each dataset that has some, by variant and seed.
         config_of: from dataset and variant to the configuration of a run.
+        starts: rows of what other datasets start from, if it is none of them.
     """
-    lines = [
-        *section("training", training_table(tables, config_of)),
-        *section("verdicts", verdicts_table(tables)),
-        *section("effects", effects_table(tables)),
-        *section("alignment", alignment_table(tables)),
-    ]
-    results: list[str] = []
-    for dataset, rows in tables.items():
-        results += [f"**{dataset}**, {rows[0]['split']} split", ""]
-        results += [*results_table(dataset, rows), ""]
-    return "\n".join([*lines, *section("results", results[:-1])])
+    sections = {
+        "training": training_table(starts | tables, config_of),
+        "verdicts": verdicts_table(tables),
+        "effects": effects_table(tables),
+        "alignment": alignment_table(tables),
+        "results": [*results_tables(tables)],
+    }
+    if starts:
+        sections["starts"] = [*results_tables(starts)]
+    return "\n".join(line for name, lines in sections.items() for line in section(name, lines))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import sys
+from argparse import Namespace
 from collections.abc import Iterator
-from itertools import pairwise, product
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pylon_zoo import create_model
+from pylon_zoo import create_model, save_pretrained
 from pylon_zoo.data import Phantom, open_task
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,7 +58,8 @@ def test_page_and_pictures_are_what_the_committed_rows_give(zoo: ModuleType) -> 
         assert page.exists() == bool(tables)
         assert len(drawn) == (3 if tables else 0)
         if tables:
-            expected = zoo.zoo_report.render(tables, zoo.reported_config(profile))
+            config_of, starts = zoo.reported_config(profile), zoo.read_starts(profile)
+            expected = zoo.zoo_report.render(tables, config_of, starts)
             assert page.read_text(encoding="utf-8") == expected
         for picture in drawn:
             shown = Image.open(picture).text[zoo.zoo_plots.ROWS]
@@ -65,7 +68,7 @@ def test_page_and_pictures_are_what_the_committed_rows_give(zoo: ModuleType) -> 
 
 def test_committed_rows_are_of_the_configuration_that_the_page_states(zoo: ModuleType) -> None:
     for profile in zoo.PROFILES:
-        for dataset, rows in zoo.read_tables(profile).items():
+        for dataset, rows in (zoo.read_tables(profile) | zoo.read_starts(profile)).items():
             assert set(zoo.zoo_report.variants_in(rows)) <= set(zoo.variants_of(profile, dataset))
             for row in rows:
                 config = zoo.reported_config(profile)(dataset, row["variant"])
@@ -90,15 +93,58 @@ def test_the_page_of_the_docs_shows_every_section_and_picture(zoo: ModuleType) -
 
 
 def test_every_variant_can_be_built_on_the_encoder_of_every_dataset(zoo: ModuleType) -> None:
-    for profile, dataset in product(zoo.PROFILES, zoo.SPLITS):
-        for variant in zoo.variants_of(profile, dataset):
-            config = zoo.reported_config(profile)(dataset, variant)
-            # What starts from phantoms is built as its run there was.
-            start = "phantom" if config.weights else dataset
-            same = "pylon" if variant in zoo.CONTROLS else variant
-            options = zoo.reported_config(profile)(start, same).options
-            with torch.device("meta"):
-                create_model(config.model, **options)
+    for profile, grid in zoo.PROFILES.items():
+        for dataset in grid.configs:
+            for variant in zoo.variants_of(profile, dataset):
+                config = zoo.reported_config(profile)(dataset, variant)
+                # What starts from phantoms is built as its run there was.
+                start = grid.start if config.weights else dataset
+                same = "pylon" if variant in zoo.CONTROLS else variant
+                options = zoo.reported_config(profile)(start, same).options
+                with torch.device("meta"):
+                    create_model(config.model, **options)
+
+
+def test_radiographs_start_from_runs_of_the_recipe_or_of_their_seed(zoo: ModuleType) -> None:
+    from pylon_zoo.recipes import phantom_tiles
+
+    runs = Path("runs")
+    for variant in zoo.variants_of("cpu", zoo.STARTS):
+        start = zoo.config_of("cpu", zoo.STARTS, variant, 0, runs)
+        same = replace(start, model=phantom_tiles.RECIPE.model, options={})
+        assert same == phantom_tiles.RECIPE
+        for seed in range(3):
+            config = zoo.config_of("cpu", "nih14", variant, seed, runs)
+            assert config.weights == str(zoo.folder_of(runs, "cpu", zoo.STARTS, variant, 0))
+    # PYLON's is the checkpoint that this recipe gave.
+    for variant in ("pylon", "pylon without phantoms"):
+        assert zoo.config_of("cpu", "nih14", variant, 1, runs).weights == (
+            f"{phantom_tiles.RECIPE.model}.phantom_tiles"
+        )
+    weights = {zoo.config_of("gpu", "nih14", "fpn group", seed, runs).weights for seed in (0, 1)}
+    assert weights == {f"runs/gpu/phantom/fpn_group_{seed}" for seed in (0, 1)}
+    assert zoo.config_of("gpu", "nih14", "pylon from scratch", 1, runs).weights is None
+
+
+def test_no_run_starts_from_one_that_is_under_way(
+    zoo: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zoo, "RESULTS", tmp_path)
+    arguments = Namespace(
+        profile="cpu", dataset="nih14", runs=tmp_path, root=None, seeds=[0], variants=["pan"]
+    )
+    table = zoo.results_of("cpu", "nih14")
+    start = zoo.folder_of(tmp_path, "cpu", zoo.STARTS, "pan", 0)
+    # As it is in the midst of training: it would load.
+    save_pretrained(create_model("pan_test_resnet"), start)
+    with pytest.raises(SystemExit, match=r"not trained yet.* train phantom_tiles"):
+        list(zoo.runs_of(arguments, table))
+    (start / "run.json").write_text("{}")
+    assert [run.key["variant"] for run in zoo.runs_of(arguments, table)] == ["pan"]
+    # What has its row needs no start any more.
+    (start / "run.json").unlink()
+    table.add({"variant": "pan", "seed": 0})
+    assert len(list(zoo.runs_of(arguments, table))) == 1
 
 
 def test_phantoms_of_the_small_grid_are_selected_and_measured_on_their_quarters(
@@ -285,7 +331,7 @@ def rows(report: Any) -> list[dict[str, str]]:
 
 def test_the_tables_say_what_the_rows_do(report: Any, zoo: ModuleType, rows: Any) -> None:
     tables = {"bccd": rows}
-    page = report.render(tables, zoo.reported_config("cpu"))
+    page = report.render(tables, zoo.reported_config("cpu"), {})
     lines = page.splitlines()
     assert "| PYLON localizes better than CAM | holds |" in lines
     assert "| AUROC does not suffer (margin 0.02) | cannot tell here |" in lines
@@ -339,10 +385,11 @@ def test_what_whole_images_are_trained_on_is_counted_from_the_lists(
 def test_runs_of_one_dataset_that_were_trained_otherwise_have_their_own_line(
     report: Any, zoo: ModuleType, rows: Any
 ) -> None:
-    more = [full_row(report, variant, 0, 0.5, 0.5) for variant in zoo.CONTROLS for _ in range(2)]
+    more = [full_row(report, variant, 0, 0.5, 0.5) for variant in zoo.CONTROLS]
     radiographs = [
         {key.replace("Platelets", "Nodule"): value for key, value in found.items()}
         for found in [*rows, *more]
+        if found["variant"] != "unet"
     ]
     lines = report.training_table({"nih14": radiographs}, zoo.reported_config("cpu"))[2:]
     cells = [[cell.strip() for cell in line.split("|")[1:6]] for line in lines]
@@ -350,9 +397,10 @@ def test_runs_of_one_dataset_that_were_trained_otherwise_have_their_own_line(
     side = zoo.PROFILES["cpu"].configs["nih14"]["image_size"]
     images = f"655 images of {side} px"
     mixed = f"{images}, in turns with images of phantom"
-    start = f"the checkpoint {zoo.PROFILES['cpu'].phantoms}"
+    start = f"the checkpoint {zoo.PROFILES['cpu'].published['pylon']}"
     assert cells == [
-        ["nih14", "all others", encoder, start, mixed],
+        ["nih14", "pylon", encoder, start, mixed],
+        ["nih14", "all others", encoder, "its own on phantom_tiles", mixed],
         ["nih14", "pylon without phantoms", encoder, start, images],
         ["nih14", "pylon from scratch", encoder, "random weights", images],
     ]
