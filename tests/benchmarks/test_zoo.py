@@ -113,10 +113,10 @@ def test_radiographs_start_from_runs_of_the_recipe_or_of_their_seed(zoo: ModuleT
         start = zoo.config_of("cpu", zoo.STARTS, variant, 0, runs)
         same = replace(start, model=phantom_tiles.RECIPE.model, options={})
         assert same == phantom_tiles.RECIPE
-        for seed in range(3):
+        # PYLON's is the checkpoint that this recipe gave.
+        for seed in range(3) if variant != "pylon" else ():
             config = zoo.config_of("cpu", "nih14", variant, seed, runs)
             assert config.weights == str(zoo.folder_of(runs, "cpu", zoo.STARTS, variant, 0))
-    # PYLON's is the checkpoint that this recipe gave.
     for variant in ("pylon", "pylon without phantoms"):
         assert zoo.config_of("cpu", "nih14", variant, 1, runs).weights == (
             f"{phantom_tiles.RECIPE.model}.phantom_tiles"
