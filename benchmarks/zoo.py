@@ -42,6 +42,7 @@ from pylon_zoo.data import (
 )
 from pylon_zoo.data.tasks import BCCDTask, PhantomTask
 from pylon_zoo.errors import TrainingStopped
+from pylon_zoo.recipes import phantom_tiles
 from pylon_zoo.training import TrainingConfig
 
 RESULTS = Path(__file__).parent / "results"
@@ -172,12 +173,9 @@ PROFILES = {
                 "learning_rate": 2e-3,
             },
             STARTS: {
-                "data": "phantom",
-                "tile": 128,
-                "tiles_per_epoch": 2048,
-                "augmentation": "light",
-                "epochs": 6,
-                "learning_rate": 2e-3,
+                name: value
+                for name, value in phantom_tiles.RECIPE.to_dict().items()
+                if name not in ("model", "options", "seed")
             },
             "nih14": {
                 "data": "nih14",
@@ -265,6 +263,7 @@ def train_grid(arguments: argparse.Namespace) -> None:
 def runs_of(arguments: argparse.Namespace, table: ResultsTable) -> Iterator[Run]:
     """The grid of one dataset, as far as what it starts from is trained."""
     profile, dataset, runs = arguments.profile, arguments.dataset, arguments.runs
+    grid = PROFILES[profile]
     for seed in arguments.seeds:
         for variant in arguments.variants or variants_of(profile, dataset):
             config = config_of(profile, dataset, variant, seed, runs)
@@ -274,21 +273,24 @@ def runs_of(arguments: argparse.Namespace, table: ResultsTable) -> Iterator[Run]
                 folder=folder_of(runs, profile, dataset, variant, seed),
                 split=SPLITS[dataset],
             )
-            start = Path(config.weights or "")
+            start = None if config.weights in grid.published.values() else config.weights
             # A folder that is under way has the best epoch so far, which would load.
-            unfinished = config.weights != start.name and not (start / "run.json").exists()
-            if config.weights and unfinished and table.find(run) is None:
+            if start and not Path(start, "run.json").exists() and table.find(run) is None:
                 sys.exit(
-                    f"{variant} of {dataset} starts from {start}, which is not trained yet. "
-                    f"Do that first: python benchmarks/zoo.py train {PROFILES[profile].start}"
+                    f"{variant} of {dataset} starts from {start}, which is not trained yet. Do "
+                    f"that first: python benchmarks/zoo.py train {grid.start} --profile {profile} "
+                    f"--seeds {start.rpartition('_')[2]}"
                 )
             yield run
 
 
 def read_tables(profile: str) -> dict[str, list[dict[str, str]]]:
     """The rows of every dataset that has some and that claims are tested on."""
-    tables = {dataset: results_of(profile, dataset).read() for dataset in SPLITS}
-    return {dataset: rows for dataset, rows in tables.items() if rows and dataset != STARTS}
+    return {
+        dataset: rows
+        for dataset in SPLITS
+        if dataset != STARTS and (rows := results_of(profile, dataset).read())
+    }
 
 
 def read_starts(profile: str) -> dict[str, list[dict[str, str]]]:

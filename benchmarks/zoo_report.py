@@ -456,8 +456,8 @@ def section(name: str, lines: Sequence[str]) -> list[str]:
 
 def results_tables(tables: dict[str, list[Row]]) -> Iterator[str]:
     """The table of each dataset under its name."""
-    for number, (dataset, rows) in enumerate(tables.items()):
-        if number:
+    for position, (dataset, rows) in enumerate(tables.items()):
+        if position:
             yield ""
         yield f"**{dataset}**, {rows[0]['split']} split"
         yield ""
