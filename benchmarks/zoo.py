@@ -67,11 +67,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 CONTROLS = ("pylon without phantoms", "pylon from scratch")
 
 
-def variants_of(profile: str, dataset: str) -> list[str]:
+def variants_of(dataset: str) -> list[str]:
     """What is trained on a dataset."""
-    left_out = PROFILES[profile].left_out.get(dataset, ())
-    variants = [v for v in VARIANTS if dataset == "nih14" or v not in CONTROLS]
-    return [variant for variant in variants if variant not in left_out]
+    return [v for v in VARIANTS if dataset == "nih14" or v not in CONTROLS]
 
 
 class SmallTileBCCD(BCCDTask):
@@ -125,7 +123,6 @@ class Profile:
         encoders: by dataset.
         configs: by dataset, what its runs have in common.
         options: by encoder and architecture, what the one asks of the other.
-        left_out: by dataset, variants that are not trained on it.
         start: which of the datasets radiographs start from, each from its variant's run there.
         start_seed: of those runs; None for the same seed.
         published: by variant, the checkpoint that is such a run.
@@ -134,7 +131,6 @@ class Profile:
     encoders: dict[str, str]
     configs: dict[str, dict[str, Any]]
     options: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
-    left_out: dict[str, tuple[str, ...]] = field(default_factory=dict)
     start: str = "phantom"
     start_seed: int | None = None
     published: dict[str, str] = field(default_factory=dict)
@@ -187,8 +183,6 @@ PROFILES = {
         },
         # DLA-46c cannot be dilated.
         options={("dla46_c", "deeplabv3plus"): {"output_stride": 32}},
-        # U-Net, which costs several times as much as the others, would need a start as well.
-        left_out={STARTS: ("unet",), "nih14": ("unet",)},
         # From the grid's own phantoms, three epochs, PYLON stays at chance on radiographs.
         start=STARTS,
         start_seed=0,
@@ -265,7 +259,7 @@ def runs_of(arguments: argparse.Namespace, table: ResultsTable) -> Iterator[Run]
     profile, dataset, runs = arguments.profile, arguments.dataset, arguments.runs
     grid = PROFILES[profile]
     for seed in arguments.seeds:
-        for variant in arguments.variants or variants_of(profile, dataset):
+        for variant in arguments.variants or variants_of(dataset):
             config = config_of(profile, dataset, variant, seed, runs)
             run = Run(
                 key={"variant": variant, "seed": seed},

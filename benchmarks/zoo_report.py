@@ -325,7 +325,8 @@ def epoch_of(config: TrainingConfig) -> tuple[str, int]:
     """What an epoch takes, and how many items that is."""
     kind = TASKS[config.data]
     if issubclass(kind, TiledTask):
-        return f"tiles of {config.tile or kind.TILE} px", kind.TILES_PER_EPOCH
+        tiles = config.tiles_per_epoch or kind.TILES_PER_EPOCH
+        return f"tiles of {config.tile or kind.TILE} px", tiles
     assert issubclass(kind, FilesTask)
     with (SPLIT_LISTS / f"{config.data}.csv").open(newline="", encoding="utf-8") as file:
         count = sum(row["split"] == kind.training_split for row in csv.DictReader(file))
