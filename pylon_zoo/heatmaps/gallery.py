@@ -20,6 +20,7 @@ DARK = 40
 OPACITY, COLORMAP = 0.65, "inferno"
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 LEGEND = "full lines: true boxes     ring: the map's highest pixel"
+HIGHEST = "highest"
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def draw_gallery(rows: Sequence[tuple[str, Sequence[Cell]]], size: int = 192) ->
     """Draw rows of cells, each under its title and each row under its heading.
 
     A cell with an image is two panels: the image with boxes and peak, and the image under the map
-    with boxes.
+    with boxes. The colors of each map go from 0 to its own highest value.
 
     Args:
         rows: (heading, cells); all rows have the same number of cells.
@@ -128,9 +129,10 @@ def _panels(cell: Cell, size: int) -> list[Image.Image]:
         base = Image.fromarray((rgb * 255 + 0.5).astype(np.uint8)).resize(
             shape, Image.Resampling.BICUBIC
         )
-    heat = Image.fromarray(cell.values.float().cpu().numpy()).resize(
-        shape, Image.Resampling.BILINEAR
-    )
+    values = cell.values.float().cpu().numpy()
+    # Of an unsure model nothing would be seen between 0 and 1; the title has the probability.
+    values = values / max(values.max(), np.finfo(np.float32).tiny)
+    heat = Image.fromarray(values).resize(shape, Image.Resampling.BILINEAR)
     panels = [blend(np.asarray(base), np.asarray(heat).clip(0, 1), OPACITY, COLORMAP)]
     if cell.image is not None:
         panels.insert(0, base)
@@ -143,7 +145,7 @@ def _panels(cell: Cell, size: int) -> list[Image.Image]:
 
 
 def _legend(sheet: Image.Image, draw: ImageDraw.ImageDraw, font: Font, line: int) -> None:
-    """What the marks mean, and the colors from 0 to 1 as they lie over middle gray."""
+    """What the marks mean, and the colors of a map as they lie over middle gray."""
     middle = sheet.height - line
     draw.text((GAP, middle), LEGEND, fill=TEXT, font=font, anchor="lm")
     left = GAP + round(font.getlength(LEGEND + "     "))
@@ -152,4 +154,5 @@ def _legend(sheet: Image.Image, draw: ImageDraw.ImageDraw, font: Font, line: int
     draw.text((left, middle), "0", fill=TEXT, font=font, anchor="lm")
     left += round(font.getlength("0 "))
     sheet.paste(blend(gray, bar, OPACITY, COLORMAP), (left, middle - line // 4))
-    draw.text((left + bar.shape[1] + 4, middle), "1", fill=TEXT, font=font, anchor="lm")
+    left += bar.shape[1] + round(font.getlength(" "))
+    draw.text((left, middle), HIGHEST, fill=TEXT, font=font, anchor="lm")

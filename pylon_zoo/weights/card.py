@@ -166,7 +166,8 @@ def caption(record: Record, name: str) -> str:
         f"For each class, of the images of {images} that have a box of it: the hit of the highest "
         f"probability, the hit of the median probability, and the miss of the highest probability. "
         f"It is a hit where the map's highest pixel lies in a true box of the class. The images "
-        f"were chosen by this rule alone. Full lines: true boxes; ring: the map's highest pixel."
+        f"were chosen by this rule alone. Full lines: true boxes; ring: the map's highest pixel. "
+        "Colors: from 0 to each map's own highest value."
     )
     if not record.data.drawn:
         text += (

@@ -122,6 +122,7 @@ def test_names_are_completed() -> None:
         "phantom_cam",
         "phantom_small",
         "phantom_tiles",
+        "phantom_tiles_fpn",
     }
     checkpoints = set(pylon_zoo.list_models("pylon_dla46_c*", pretrained=True))
     assert complete("pylon-zoo predict --model pylon_dla46_c.") == checkpoints

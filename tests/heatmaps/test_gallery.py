@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -81,6 +83,20 @@ def test_a_map_without_its_image_shows_none_of_it() -> None:
     # Left of the box the map is zero, and of one color.
     left = pixels[:, GAP : GAP + 70]
     assert (left == DARK).all(axis=2).sum() == 120 * 70
+
+
+def test_colors_go_to_the_highest_value_of_each_map() -> None:
+    sure = cell(None)
+    assert sure.values is not None
+    unsure = replace(sure, values=sure.values / 5)
+    none = replace(sure, values=torch.zeros(60, 80))
+    sheet = np.asarray(draw_gallery([("disc", [sure, unsure, none])], size=160))
+    step = 160 + 2 * GAP
+    panels = [sheet[45:-46, i * step + GAP : i * step + GAP + 160].astype(int) for i in range(3)]
+    assert np.abs(panels[0] - panels[1]).max() <= 1
+    # A map of zeros has no colors.
+    dark = [(panel == DARK).all(axis=2).sum() for panel in panels]
+    assert dark[2] > dark[0]
 
 
 def test_empty_cells_keep_their_place() -> None:
