@@ -135,6 +135,10 @@ class Profile:
     start_seed: int | None = None
     published: dict[str, str] = field(default_factory=dict)
 
+    def seed_of_start(self, seed: int) -> int:
+        """Which run's weights a run on radiographs starts from, by its own seed."""
+        return seed if self.start_seed is None else self.start_seed
+
 
 #: Phantoms for longer, which no claim is tested on: what radiographs start from.
 STARTS = "phantom_tiles"
@@ -216,8 +220,7 @@ def config_of(profile: str, dataset: str, variant: str, seed: int, runs: Path) -
             settings |= {"also": "", "epochs": 2 * settings["epochs"]}
         if variant != "pylon from scratch":
             same = "pylon" if variant in CONTROLS else variant
-            start_seed = seed if grid.start_seed is None else grid.start_seed
-            run = str(folder_of(runs, profile, grid.start, same, start_seed))
+            run = str(folder_of(runs, profile, grid.start, same, grid.seed_of_start(seed)))
             settings["weights"] = grid.published.get(same, run)
             options = {}  # those weights have theirs
     return TrainingConfig(
@@ -273,7 +276,7 @@ def runs_of(arguments: argparse.Namespace, table: ResultsTable) -> Iterator[Run]
                 sys.exit(
                     f"{variant} of {dataset} starts from {start}, which is not trained yet. Do "
                     f"that first: python benchmarks/zoo.py train {grid.start} --profile {profile} "
-                    f"--seeds {start.rpartition('_')[2]}"
+                    f"--seeds {grid.seed_of_start(seed)}"
                 )
             yield run
 

@@ -20,7 +20,6 @@ DARK = 40
 OPACITY, COLORMAP = 0.65, "inferno"
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 LEGEND = "full lines: true boxes     ring: the map's highest pixel"
-HIGHEST = "highest"
 
 
 @dataclass(frozen=True)
@@ -155,4 +154,4 @@ def _legend(sheet: Image.Image, draw: ImageDraw.ImageDraw, font: Font, line: int
     left += round(font.getlength("0 "))
     sheet.paste(blend(gray, bar, OPACITY, COLORMAP), (left, middle - line // 4))
     left += bar.shape[1] + round(font.getlength(" "))
-    draw.text((left, middle), HIGHEST, fill=TEXT, font=font, anchor="lm")
+    draw.text((left, middle), "highest", fill=TEXT, font=font, anchor="lm")
